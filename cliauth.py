@@ -1175,16 +1175,10 @@ class Server:
         url = self.endpoint(name)
         if not url:
             raise UsageError(f"no {name} is known; name one with --{name.replace('_', '-')}, or an --issuer")
-        headers, who = client_authentication(self.settings, self.metadata, self.assertion())
+        path = self.settings.get("client_assertion_file")  # read afresh: whoever issues the JWT replaces the file
+        assertion = read_text(path, "--client-assertion-file") if path else ""
+        headers, who = client_authentication(self.settings, self.metadata, assertion)
         return self.http.send("POST", url, {**params, **who}, headers, timeout)
-
-    def assertion(self) -> str:
-        """The JWT that names this workload, read afresh each time: whoever issues it replaces the file (RFC 7523)."""
-        path = self.settings.get("client_assertion_file")
-        jwt = read_text(path, "--client-assertion-file") if path else ""
-        if path and not printable(jwt):
-            raise UsageError(f"{visible(path)} holds no JWT; check --client-assertion-file")
-        return jwt
 
     def accept(self, answer: "Json", nonce: str = "") -> "Json":
         """The token response, once it has been checked."""
@@ -1199,7 +1193,9 @@ class Server:
             if not printable(answer.get("request_uri")):
                 raise InvalidResponse("the pushed authorization response has no request_uri; ask the provider")
             request = {"client_id": request["client_id"], "request_uri": answer["request_uri"]}
-        return with_query(self.endpoint("authorization_endpoint"), request)
+        address = with_query(self.endpoint("authorization_endpoint"), request)
+        split_url(address, "the authorization_endpoint")
+        return address
 
     def revoke(self, token: "Json") -> str:
         """RFC 7009, the refresh token first, as well as it can be done; what went wrong, "" if nothing did."""
@@ -1248,16 +1244,18 @@ class SignIn:
 
     def run(self, flow: str) -> None:
         """Signs in by the flow that was asked for; `auto` takes the first that can be had here and says which."""
+        ci = nobody_there(os.environ)
+        if flow == "auto" and (ci or not (self.argv or self.terminal.interactive())):
+            raise LoginRequired(f"nobody can sign in here ({ci + ' is set' if ci else self.reason}); use --flow "
+                                "client-credentials, or ask for --flow device, paste or browser")
+        if not self.server.metadata:
+            self.server.discover()
         flows = {"browser": self.browser, "device": self.device, "paste": self.paste,
                  "client-credentials": self.client_credentials}
         if flow != "client-credentials" and "openid" in words(self.server.metadata.get("scopes_supported")):
             self.settings.setdefault("scope", "openid")  # most providers refuse to do anything without a scope
         if flow != "auto":
             return flows[flow]()
-        ci = nobody_there(os.environ)
-        if ci or not (self.argv or self.terminal.interactive()):
-            raise LoginRequired(f"nobody can sign in here ({ci + ' is set' if ci else self.reason}); use --flow "
-                                "client-credentials, or ask for --flow device, paste or browser")
         for name in self.order:
             others = " or ".join(other for other in ("browser", "device", "paste") if other != name)
             self.terminal.note(f"Signing in by {name}: {self.reason}. For another way: --flow {others}.")
@@ -1314,7 +1312,6 @@ class SignIn:
             self.keep("browser" if listener else "paste", self.server.accept(answer, attempt.nonce))
             signed_in = True
         finally:
-            self.terminal.wipe()
             if listener:
                 listener.answer(signed_in)
                 listener.close()
@@ -1323,8 +1320,9 @@ class SignIn:
         """The authorization response, out of the browser or pasted; Unreachable when time runs out."""
         from select import select
         keyboard = self.terminal.keyboard(terminal_only=listener is not None)
-        if not listener:
-            self.terminal.say("Then paste here the address that the browser ends at, or the code that it shows:")
+        if keyboard is not None:
+            self.terminal.say("Then paste here the address that the browser ends at, or the code that it shows:"
+                              if not listener else "If that browser runs elsewhere, paste here the address it ends at.")
         while self.left() > 0 and (listener or keyboard is not None):
             self.terminal.countdown("the browser" if listener else "the address", self.left())
             sources = (listener.sources() if listener else []) + ([keyboard] if keyboard is not None else [])
@@ -1407,8 +1405,6 @@ class SignIn:
             except (Unreachable, InvalidResponse) as error:  # RFC 8628 §3.5: more slowly
                 self.terminal.trace(str(error))
                 interval = min(interval * 2, 60)
-            finally:
-                self.terminal.wipe()
         if end < self.end:
             raise LoginRequired(f"the code ran out before it was entered; run: {COMMAND} login --device")
         raise Unreachable(f"nobody signed in within {self.timeout:g} s; run: {COMMAND} login --device")
@@ -1450,18 +1446,14 @@ def flags(*names: str) -> int:
 def lock_now(descriptor: int) -> bool:
     """Whether the exclusive lock was had; a file system without locks counts as yes."""
     try:
-        import fcntl
-    except ImportError:
-        import msvcrt
-        try:
+        if os.name == "nt":
+            import msvcrt
             msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
-        except OSError:
-            return False
-        return True
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # lockf's lock goes when any descriptor is closed
+        else:
+            import fcntl
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # lockf's goes when any descriptor is closed
     except OSError as error:
-        return not isinstance(error, BlockingIOError)
+        return os.name != "nt" and not isinstance(error, BlockingIOError)
     return True
 
 
@@ -1531,12 +1523,9 @@ class TokenFile:
             raise self.unusable("it is a symbolic link" if os.path.islink(self.path) else str(error.strerror)) from None
         try:
             facts = os.fstat(descriptor)
-            if not S_ISREG(facts.st_mode):
-                raise self.unusable("it is no plain file")
-            if hasattr(os, "getuid") and facts.st_uid not in (os.getuid(), 0):
-                raise self.unusable("it belongs to somebody else")
-            if facts.st_size > 4 * BODY_LIMIT:
-                raise self.unusable("it is too large")
+            theirs = hasattr(os, "getuid") and facts.st_uid not in (os.getuid(), 0)
+            if not S_ISREG(facts.st_mode) or theirs or facts.st_size > 4 * BODY_LIMIT:
+                raise self.unusable("it belongs to somebody else" if theirs else "it is no plain file, or too large")
             return os.read(descriptor, facts.st_size + 1)
         finally:
             os.close(descriptor)
@@ -2047,7 +2036,7 @@ class Client:
         settings = checked(self.settle(stored["settings"]))
         with file.locked(), file.staged():
             pass  # what cannot be saved is found before a browser opens
-        server = self.server(settings, stored["metadata"])
+        server = Server(settings, stored["metadata"], self.http(settings))
 
         def keep(used: str, token: "Json") -> None:
             record = {**NEW, "settings": {**settings, "flow": used}, "metadata": server.metadata}
@@ -2058,7 +2047,10 @@ class Client:
 
         if flow == "auto" and settings.get("flow") == "client-credentials":
             flow = "client-credentials"
-        SignIn(server, self.terminal, timeout, open_browser, keep).run(flow)
+        try:
+            SignIn(server, self.terminal, timeout, open_browser, keep).run(flow)
+        finally:
+            self.terminal.wipe()
         self.report(settings)
 
     def report(self, settings: "Json") -> None:
@@ -2079,7 +2071,12 @@ class Client:
 
     def status(self) -> "Json":
         """Who is signed in, where, how and until when (Unix seconds); no network. The members of `status --json`."""
-        record = self.read()
+        try:
+            record = self.read()
+        except LoginRequired:
+            if self.file:  # signed in elsewhere than named
+                raise
+            record = NEW
         return described(self.profile, record)
 
     def userinfo(self) -> "Json":
@@ -2089,9 +2086,9 @@ class Client:
 
     def logout(self, forget: bool = False) -> None:
         """Revokes the tokens (RFC 7009, as well as can be) and deletes them; with forget=True the settings too."""
+        if not self.status()["profile"] or self.locate().read() is None:
+            return self.terminal.note("Nobody was signed in.")
         file = self.locate()
-        if file.read() is None:
-            return self.terminal.note(f"Nobody is signed in as {self.profile}.")
         with file.locked():
             record = file.read() or NEW
             settings = self.settle(record["settings"])
@@ -2108,39 +2105,36 @@ class Client:
 
 # ─── 11 Demo ── an authorization server to throw away: for `demo`, and for tests, those of other programs too ────────
 
-def as_json(value: "Json", status: int = 200) -> "Reply":
+def json_reply(value: "Json", status: int = 200) -> "Reply":
     return status, {"Content-Type": "application/json"}, dump_json(value)
 
 
 def refusal(error: str, description: str = "", status: int = 400) -> "Reply":
-    return as_json({"error": error, "error_description": description}, status)
+    return json_reply({"error": error, "error_description": description}, status)
 
 
-def redirect(request: "Json", **answer: str) -> "Reply":
-    """RFC 6749 §4.1.2."""
+def redirect(request: "Json", answer: "Json") -> "Reply":
     return 302, {"Location": with_query(request["redirect_uri"], {**answer, "state": request.get("state")})}, b""
 
 
-def serve(demo: "DemoServer") -> "Any":
-    """A web server that hands every request to demo.answer, each in a thread of its own."""
+def web_server(answer: "Callable[[str, str, Json, Any], Reply]") -> "Any":
+    """An HTTP server on a free loopback port; each request gets answer(method, path, parameters, headers)."""
     from http.server import BaseHTTPRequestHandler, HTTPServer
     from socketserver import ThreadingMixIn
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            path, _, text = self.path.partition("?")
-            text = text if self.command == "GET" else self.rfile.read(int(self.headers["Content-Length"] or 0)).decode()
+            path, _, query = self.path.partition("?")
+            body = self.rfile.read(int(self.headers["Content-Length"] or 0)).decode("utf-8", "replace")
             try:
-                params = parse_form(text)
-                status, headers, body = demo.answer(self.command, path, params, self.headers)
+                status, headers, data = answer(self.command, path, parse_form(query or body), self.headers)
             except ValueError as error:
-                params, (status, headers, body) = {}, refusal("invalid_request", str(error))
-            demo.tell(self.command, path, list(params), status)
+                status, headers, data = refusal("invalid_request", str(error))
             self.send_response(status)
-            for name, value in {"Content-Length": str(len(body)), "Cache-Control": "no-store", **headers}.items():
+            for name, value in {"Content-Length": str(len(data)), "Cache-Control": "no-store", **headers}.items():
                 self.send_header(name, value)
             self.end_headers()
-            self.wfile.write(body)
+            self.wfile.write(data)
 
         do_POST = do_GET
 
@@ -2155,7 +2149,7 @@ def serve(demo: "DemoServer") -> "Any":
             self.server_address = self.socket.getsockname()
 
         def handle_error(self, *args: "Any") -> None:
-            pass  # a client that hung up
+            pass  # somebody hung up
 
     return Web(("127.0.0.1", 0), Handler)
 
@@ -2167,26 +2161,22 @@ class DemoServer:
         client = Client(server.issuer, server.client_id, token_file=path, terminal=server.terminal())
         client.login("browser")  # or "device": the terminal's browser is server.person
 
-    lifetime: seconds that an access token lives. tell(method, path, names of the parameters, status) is called for each
-    request. Codes, verifiers, redirect URIs and refresh tokens are checked, and used once (RFC 9700 §2.1, §4.14).
+    lifetime: seconds that an access token lives. tell(method, path, parameters, status) is called for each request.
+    Codes, verifiers, redirect URIs and refresh tokens are checked, and used once (RFC 9700 §2.1, §4.14).
     """
 
     client_id, user = "demo", {"sub": "ada", "name": "Ada Lovelace", "email": "ada@example.com"}
 
-    def __init__(self, lifetime: float = 3600,
-                 tell: "Callable[[str, str, List[str], int], None]" = lambda *_: None) -> None:
+    def __init__(self, lifetime: float = 3600, tell: "Callable[[str, str, Json, int], None]" = lambda *_: None) -> None:
         self.lifetime, self.tell = lifetime, tell
         self.pending: "Dict[str, Json]" = {}    # authorization requests and user codes that wait for the person
         self.decided: "Dict[str, Json]" = {}    # codes and device codes, and what they were asked for with
         self.families: "Dict[str, Json]" = {}   # refresh tokens; one used twice ends all of its family
         self.access: "Dict[str, float]" = {}    # access tokens, and when they end
 
-    def new(self) -> str:
-        return base64url(os.urandom(16))
-
     def __enter__(self) -> "DemoServer":
         from threading import Thread
-        self.web = serve(self)
+        self.web = web_server(self.told)
         self.issuer = f"http://127.0.0.1:{self.web.server_address[1]}"
         Thread(target=self.web.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
         return self
@@ -2195,25 +2185,30 @@ class DemoServer:
         self.web.shutdown()
         self.web.server_close()
 
+    def told(self, method: str, path: str, params: "Json", headers: "Any") -> "Reply":
+        reply = self.answer(method, path, params, headers)
+        self.tell(method, path, params, reply[0])
+        return reply
+
     def answer(self, method: str, path: str, params: "Json", headers: "Any") -> "Reply":
         """Status, headers and body; the server of a test overrides it, and calls this for the truth."""
         if path == "/userinfo":
             params = {"token": headers.get("Authorization", "")[len("Bearer "):]}
         room = getattr(self, f"{method}_{path[1:].replace('.well-known/', '').replace('-', '_')}".lower(), None)
-        return room(params) if room else as_json({"error": "not_found"}, 404)
+        return room(params) if room else refusal("not_found", status=404)
 
     def get_openid_configuration(self, params: "Json") -> "Reply":
         names = ("authorization", "token", "userinfo", "revocation", "device_authorization")
-        return as_json({"issuer": self.issuer, "authorization_response_iss_parameter_supported": True,
-                        "scopes_supported": ["openid", "email", "offline_access"],
-                        **{f"{name}_endpoint": f"{self.issuer}/{name}" for name in names}})
+        return json_reply({"issuer": self.issuer, "authorization_response_iss_parameter_supported": True,
+                           "scopes_supported": ["openid", "email", "offline_access"],
+                           **{f"{name}_endpoint": f"{self.issuer}/{name}" for name in names}})
 
     def get_authorization(self, params: "Json") -> "Reply":
         uri = LOOPBACK_URI.match(params.get("redirect_uri", ""))
         if params.get("client_id") != self.client_id or not uri or uri.group(3) != "/callback":
             return refusal("invalid_request", "unknown client or redirect URI")  # RFC 6749 §4.1.2.1: never redirected
         if params.get("response_type") != "code" or params.get("code_challenge_method") != "S256":
-            return redirect(params, error="invalid_request", iss=self.issuer)
+            return redirect(params, {"error": "invalid_request", "iss": self.issuer})
         return self.page(params)
 
     def get_device(self, params: "Json") -> "Reply":
@@ -2222,7 +2217,7 @@ class DemoServer:
 
     def page(self, request: "Json") -> "Reply":
         """Asks the person, whose answer comes back with the number of the request."""
-        number = self.new()
+        number = base64url(os.urandom(9))
         self.pending[number] = request
         text = ("The demo would like to know who you are.<form method=post action=/decision>"
                 f"<input type=hidden name=request value={number}><p>"
@@ -2238,20 +2233,18 @@ class DemoServer:
         request["decision"] = "allow" if allowed else "access_denied"
         if "user_code" in request:
             return 200, {"Content-Type": "text/html"}, (SIGNED_IN if allowed else FAILED).encode()
-        if not allowed:
-            return redirect(request, error="access_denied", iss=self.issuer)
-        code = self.new()
+        code = base64url(os.urandom(16))
         self.decided[code] = request
-        return redirect(request, code=code, iss=self.issuer)
+        return redirect(request, {**({"code": code} if allowed else {"error": "access_denied"}), "iss": self.issuer})
 
     def post_device_authorization(self, params: "Json") -> "Reply":
         from secrets import choice
         user_code = "".join(choice("BCDFGHJKLMNPQRSTVWXZ") for _ in range(8))  # RFC 8628 §6.1
-        code, place = self.new(), self.issuer + "/device"
+        code, place = base64url(os.urandom(16)), self.issuer + "/device"
         request = {**params, "user_code": user_code, "decision": "authorization_pending"}
         self.decided[code] = self.pending[user_code] = request
-        return as_json({"device_code": code, "user_code": user_code, "verification_uri": place, "expires_in": 600,
-                        "verification_uri_complete": f"{place}?user_code={user_code}", "interval": 1})
+        return json_reply({"device_code": code, "user_code": user_code, "verification_uri": place, "expires_in": 600,
+                           "verification_uri_complete": f"{place}?user_code={user_code}", "interval": 1})
 
     def post_token(self, params: "Json") -> "Reply":
         grant = params.get("grant_type", "").rpartition(":")[2]
@@ -2279,25 +2272,25 @@ class DemoServer:
             challenge == request.get("code_challenge") and params.get("redirect_uri") == request["redirect_uri"])
 
     def tokens(self, family: "Json") -> "Reply":
-        now, access_token = int(time.time()), self.new()
+        now, access_token = int(time.time()), base64url(os.urandom(16))
         self.access[access_token] = now + self.lifetime
-        family["newest"] = self.new()
+        family["newest"] = base64url(os.urandom(16))
         self.families[family["newest"]] = family
         claims = {"iss": self.issuer, "aud": self.client_id, "iat": now, "exp": now + 600, **self.user}
         if family["nonce"]:
             claims["nonce"] = family["nonce"]
         parts = [base64url(json.dumps(part).encode()) for part in ({"alg": "RS256"}, claims, "the demo signs nothing")]
-        return as_json({"access_token": access_token, "token_type": "Bearer", "expires_in": self.lifetime,
-                        "refresh_token": family["newest"], "scope": family["scope"], "id_token": ".".join(parts)})
+        return json_reply({"access_token": access_token, "token_type": "Bearer", "expires_in": self.lifetime,
+                           "refresh_token": family["newest"], "scope": family["scope"], "id_token": ".".join(parts)})
 
     def get_userinfo(self, params: "Json") -> "Reply":
-        alive = self.access.get(params["token"], 0) > time.time()
-        return as_json(self.user) if alive else refusal("invalid_token", status=401)
+        lives = self.access.get(params["token"], 0) > time.time()
+        return json_reply(self.user) if lives else refusal("invalid_token", status=401)
 
     def post_revocation(self, params: "Json") -> "Reply":
         self.access.pop(params.get("token", ""), None)
         self.families.get(params.get("token", ""), {})["newest"] = ""
-        return as_json({})
+        return json_reply({})
 
     def person(self, url: str, decision: str = "allow") -> None:
         """Plays the person at the browser: opens the address, and presses a button, "allow" or "deny"."""
@@ -2310,28 +2303,29 @@ class DemoServer:
 
     def terminal(self, quiet: bool = True, verbose: bool = False) -> Terminal:
         """A terminal whose browser is played by person()."""
-        demo = self
+        from functools import partial
+        play = self.person
 
         class Played(Terminal):
             def browser(self) -> "Tuple[List[str], str]":
                 return ["person"], "the demo plays the person"
 
             def open_browser(self, argv: "List[str]", url: str) -> None:
-                Background(lambda: demo.person(url))
+                Background(partial(play, url))
 
         return Played(quiet, verbose)
 
 
 STEPS = {
-    "/.well-known/openid-configuration": "Discovery: the issuer's endpoints, OpenID Connect's way",
-    "/.well-known/oauth-authorization-server": "… and RFC 8414's way, asked for at the same time",
-    "/authorization": "Authorization: the browser brings code_challenge, state and nonce",
-    "/decision": "The person decides; the redirect carries code, state and iss",
-    "/token": "Token: a code with its code_verifier, or a refresh_token, becomes tokens",
-    "/device_authorization": "Device authorization: a device_code for us, a user_code for the person",
-    "/device": "Verification: the person's browser brings the user_code",
-    "/userinfo": "Userinfo: the access_token in the Authorization header",
-    "/revocation": "Revocation: the provider forgets the token",
+    "/.well-known/openid-configuration": "discovery: where the endpoints are",
+    "/.well-known/oauth-authorization-server": "the other place where that may stand, asked at the same time",
+    "/authorization": "the browser asks for a code",
+    "/decision": "the person decides, and the redirect brings code, state and iss to the loopback listener",
+    "/token": "the code (with its code_verifier) or the refresh_token becomes tokens",
+    "/device_authorization": "a device_code for the program, a user_code for the person",
+    "/device": "the person's browser brings the user_code",
+    "/userinfo": "who is it? with the access_token in the Authorization header",
+    "/revocation": "the provider forgets a token",
 }
 
 
@@ -2339,20 +2333,22 @@ def run_demo(flow: str, alone: bool, terminal: Terminal) -> None:
     """A whole session against a DemoServer, told on stdout as it happens."""
     from tempfile import TemporaryDirectory
 
-    def tell(method: str, path: str, names: "List[str]", status: int) -> None:
-        out(f"  {method:4} {path} → {status}\n       {STEPS.get(path, '')}{': ' if names else ''}{' '.join(names)}\n")
+    def tell(method: str, path: str, params: "Json", status: int) -> None:
+        names = f"\n       with {' '.join(params)}" if params else ""
+        out(f"  {method:4} {path} → {status}\n       {STEPS.get(path, '')}{names}\n")
 
     with DemoServer(tell=tell) as server, TemporaryDirectory() as folder:
         out(f"An authorization server runs at {server.issuer}; it knows one person, {server.user['name']}.\n")
         player = terminal if terminal.browser()[0] and not alone else server.terminal(terminal.quiet, terminal.verbose)
         client = Client(server.issuer, server.client_id, "openid email offline_access", terminal=player,
                         token_file=os.path.join(folder, "demo.json"))
-        for title, work in (
-                (f"login --flow {flow}", lambda: client.login(flow)),
-                ("token: out of the file, without a request", client.access_token),
-                ("refresh: the refresh_token is used once, and a new one comes", client.refresh),
-                ("userinfo", lambda: out(f"  {json.dumps(client.userinfo())}\n")),
-                ("logout", client.logout)):
+        steps: "List[Tuple[str, Callable[[], Any]]]" = [
+            (f"login --flow {flow}", lambda: client.login(flow)),
+            ("token", lambda: out(f"  {len(client.access_token())} characters, out of the file, no request\n")),
+            ("refresh", client.refresh),
+            ("userinfo", lambda: out(f"  {json.dumps(client.userinfo())}\n")),
+            ("logout", client.logout)]
+        for title, work in steps:
             out(f"\n$ {COMMAND} {title}\n")
             work()
     out("\nThat was a whole sign-in. The server is gone, and so are its tokens. Now with your own provider:\n"
@@ -2403,20 +2399,19 @@ def exec_credential(token: str, end: "Optional[float]", info: str) -> "Json":
     return {"apiVersion": version, "kind": "ExecCredential", "status": {"token": token, **until}}
 
 
-def git_asks_for_us(client: Client, operation: str) -> bool:
+def git_asks_for_us(client: Client) -> bool:
     """Whether git wants credentials for the provider's own host (gitcredentials(7)); for the rest it asks others."""
     asked = dict(line.partition("=")[::2] for line in read_text("-", "git's question").split("\n"))
     settings = client.settle(client.read()["settings"])
     try:
         wanted = split_url(f"{asked.get('protocol')}://{asked.get('host')}", "git's address")
-        return operation == "get" and wanted == split_url(
-            settings.get("issuer") or settings.get("authorization_endpoint") or "", "the provider's address")
+        return wanted == split_url(settings.get("issuer") or settings.get("authorization_endpoint") or "", "ours")
     except UsageError:
         return False  # plain http, or no address at all
 
 
 def command_token(client: Client, args: "argparse.Namespace") -> None:
-    if args.format == "git" and not git_asks_for_us(client, args.operation):
+    if args.format == "git" and (args.operation != "get" or not git_asks_for_us(client)):
         return None
     name = "id_token" if args.id_token else "access_token"
     answer = client.usable(args.min_ttl, args.login, name)
@@ -2569,7 +2564,7 @@ COMMANDS: "Dict[str, Tuple[Callable[..., Optional[int]], str, str, List[Tuple[st
         ("--issuer", {"metavar": "URL", "help": "the provider, found by discovery"}),
         ("--provider", {"metavar": "NAME", "help": "a provider without usable discovery: " + ", ".join(PROVIDERS)}),
         ("--client-id", {"metavar": "ID", "help": "as registered at the provider"}),
-        ("--client-secret-file", {"metavar": "FILE", "help": "holds the secret, - for stdin; or CLIAUTH_CLIENT_SECRET"}),
+        ("--client-secret-file", {"metavar": "FILE", "help": "its secret, - for stdin; or CLIAUTH_CLIENT_SECRET"}),
         ("--client-auth", {"choices": ("none", "post", "basic"), "help": "how the secret is sent"}),
         ("--client-assertion-file", {"metavar": "FILE", "help": "a JWT instead of a secret, read afresh each time"}),
         ("--scope", {"metavar": "'A B'", "help": "what to ask for, such as 'openid email offline_access'"}),

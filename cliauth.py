@@ -1855,7 +1855,7 @@ class Client:
         self.options = {name: value for name, value in settings.items() if value not in ("", None, [], {})}
         self.terminal = terminal or Terminal()
         self.profile = profile or os.environ.get("CLIAUTH_PROFILE", "")
-        self.path = token_file or os.environ.get("CLIAUTH_TOKEN_FILE", "")
+        self.path = token_file or ("" if profile else os.environ.get("CLIAUTH_TOKEN_FILE", ""))
         self.file: "Optional[TokenFile]" = None
         self.seen: "Tuple[Any, Optional[Json]]" = (None, None)
 
@@ -2086,9 +2086,13 @@ class Client:
 
     def logout(self, forget: bool = False) -> None:
         """Revokes the tokens (RFC 7009, as well as can be) and deletes them; with forget=True the settings too."""
-        if not self.status()["profile"] or self.locate().read() is None:
+        try:
+            file = self.locate()
+            known = file.read()
+        except LoginRequired:
+            known = None
+        if known is None:
             return self.terminal.note("Nobody was signed in.")
-        file = self.locate()
         with file.locked():
             record = file.read() or NEW
             settings = self.settle(record["settings"])
@@ -2339,7 +2343,8 @@ def run_demo(flow: str, alone: bool, terminal: Terminal) -> None:
 
     with DemoServer(tell=tell) as server, TemporaryDirectory() as folder:
         out(f"An authorization server runs at {server.issuer}; it knows one person, {server.user['name']}.\n")
-        player = terminal if terminal.browser()[0] and not alone else server.terminal(terminal.quiet, terminal.verbose)
+        alone = alone or not terminal.browser()[0] or bool(nobody_there(os.environ))
+        player = server.terminal(terminal.quiet, terminal.verbose) if alone else terminal
         client = Client(server.issuer, server.client_id, "openid email offline_access", terminal=player,
                         token_file=os.path.join(folder, "demo.json"))
         steps: "List[Tuple[str, Callable[[], Any]]]" = [
@@ -2698,5 +2703,5 @@ def main(argv: "Optional[List[str]]" = None) -> int:
 
 if __name__ == "__main__":
     if sys.argv[0].endswith(".py"):
-        COMMAND = "python3 " + os.path.basename(sys.argv[0])
+        COMMAND = "python3 " + ("-m cliauth" if __spec__ else os.path.basename(sys.argv[0]))
     sys.exit(main())

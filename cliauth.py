@@ -1869,7 +1869,11 @@ class Client:
 
     def hint(self) -> str:
         """What to type next, for this profile."""
-        return f"run: {COMMAND} login" + (f" --profile {self.profile}" if self.profile and not self.path else "")
+        named = f"--profile {self.profile}" if self.profile else "--issuer URL --client-id ID"
+        return f"run: {COMMAND} login {f'--token-file {visible(self.path)}' if self.path else named}"
+
+    def nobody(self) -> LoginRequired:
+        return LoginRequired(f"nobody is signed in{f' as {self.profile}' if self.profile else ''}; {self.hint()}")
 
     def locate(self) -> TokenFile:
         """The token file: by path, by profile, the current profile if it fits, else the one of server and client."""
@@ -1885,7 +1889,7 @@ class Client:
             elif any(named.get(name) for name in PLACES):
                 self.profile = profile_name(with_provider(named))
             else:
-                raise LoginRequired(f"nobody is signed in; run: {COMMAND} login --issuer URL --client-id ID")
+                raise self.nobody()
         self.file = TokenFile(self.path or profile_path(self.profile))
         return self.file
 
@@ -1973,7 +1977,7 @@ class Client:
         5 save before anything else, 6 check the rest."""
         file = self.locate()
         if not seen["token"]:
-            raise LoginRequired(f"nobody is signed in as {self.profile}; {self.hint()}")
+            raise self.nobody()
         with file.locked():
             record = file.read() or NEW
             token, settings = record["token"], self.settle(record["settings"])
@@ -2434,7 +2438,7 @@ def command_status(client: Client, args: "argparse.Namespace") -> int:
     if args.json:
         out_json(facts)
     elif not facts["signed_in"]:
-        raise LoginRequired(f"nobody is signed in as {client.profile}; {client.hint()}")
+        raise client.nobody()
     else:
         until = when(facts["expires_at"]) + (", then refreshed" if facts["refreshable"] else "")
         rows = {**{name: facts[name] for name in ("profile", "account", "issuer", "client_id", "flow", "scope")},

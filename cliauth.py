@@ -95,8 +95,8 @@ PROVIDERS: "Dict[str, Json]" = {
 
 REDIRECT_URIS = ["http://127.0.0.1:0/callback", "http://[::1]:0/callback"]  # RFC 8252 §7.3; port 0: any free one
 LOGIN_TIMEOUT = 300     # seconds for a whole sign-in
-HTTP_TIMEOUT = 30       # seconds for one exchange, from name resolution to the last byte
-LOCK_TIMEOUT = 40       # seconds: longer than the exchange that the holder of the lock may be in
+HTTP_TIMEOUT = 30       # seconds for one exchange, from name resolution to the last byte (`request`: to the body)
+LOCK_TIMEOUT = 40       # seconds: longer than one exchange, which the holder of the lock may be in
 BODY_LIMIT = 1 << 20    # bytes of an answer, `request` excepted
 
 
@@ -126,6 +126,9 @@ class Unreachable(AuthError):
     exit_code = 4
 
 
+PASSING = ("server_error", "temporarily_unavailable")
+
+
 class ErrorResponse(AuthError):
     """The server said no, in the words of RFC 6749 §5.2: `error`, `error_description`, `error_uri`, HTTP `status`."""
 
@@ -138,7 +141,7 @@ class ErrorResponse(AuthError):
     @property
     def passing(self) -> bool:
         """Whether the same request may succeed later."""
-        return self.status >= 500 or self.status == 429 or self.error in ("server_error", "temporarily_unavailable")
+        return self.status >= 500 or self.status == 429 or self.error in PASSING
 
     @property
     def exit_code(self) -> int:  # type: ignore[override]
@@ -337,14 +340,15 @@ def error_code(answer: "Json") -> str:
 
 def error_words(answer: "Json") -> str:
     """The explanation beside the code."""
-    places = [answer] + [answer["error"]] * isinstance(answer.get("error"), dict)
+    places = [place for place in (answer, answer.get("error")) if isinstance(place, dict)]
     found = (place.get(name) for name in ("error_description", "message", "msg", "errorSummary") for place in places)
     return next((text for text in found if isinstance(text, str) and text), "")
 
 
 def advice(error: str, status: int) -> str:
     """What to do next after a refusal."""
-    passing = "try again later" if status >= 500 or status == 429 else "check the settings, or ask the provider"
+    later = status >= 500 or status == 429 or error in PASSING
+    passing = "try again later" if later else "check the settings, or ask the provider"
     again = f"to try again, run: {COMMAND} login"
     return {"invalid_client": "check --client-id, and the client secret if there is one", "access_denied": again,
             "invalid_grant": again, "invalid_token": again, "invalid_scope": "check --scope",
@@ -381,7 +385,7 @@ def client_authentication(settings: "Json", metadata: "Json", assertion: str = "
     if assertion:
         return {}, {"client_id": client_id, "client_assertion": assertion,
                     "client_assertion_type": "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"}
-    listed = metadata.get("token_endpoint_auth_methods_supported")
+    listed = words(metadata.get("token_endpoint_auth_methods_supported"))
     method = settings.get("client_auth") or ("basic" if not listed or "client_secret_basic" in listed else "post")
     if not secret or method == "none":
         return {}, {"client_id": client_id}
@@ -445,7 +449,8 @@ def read_callback(params: "Json", issuer: str, iss_required: bool) -> str:
     """The code of an authorization response whose state was ours (RFC 6749 §4.1.2): by iss, then error, then code."""
     iss, error = params.get("iss"), visible(params.get("error", ""), 80)
     if issuer and (not fits(iss, issuer) if iss else iss_required and not error):  # RFC 9207 §2.4
-        raise InvalidResponse(f"the answer is of another server: iss is {visible(iss)}, not {issuer}; do not use it")
+        came = visible(iss or "missing")
+        raise InvalidResponse(f"the answer is of another server: iss is {came}, not {issuer}; do not use it")
     if error:
         text = visible(params.get("error_description", ""))
         raise ErrorResponse(f"the sign-in was {'denied' if error in DENIED else 'refused'}: {error}" + (
@@ -499,10 +504,10 @@ def next_poll(no: ErrorResponse, interval: float) -> float:
 
 def read_token(answer: "Json") -> "Json":
     """A token response (RFC 6749 §5.1) whose tokens can stand in a header; InvalidResponse for any other."""
-    if "access_token" not in answer:
+    if not answer.get("access_token"):
         raise InvalidResponse("the token response holds no access_token; check --token-endpoint")
     for name in ("access_token", "refresh_token", "id_token"):
-        if answer.get(name) is not None and not printable(answer[name]):
+        if answer.get(name) not in (None, "") and not printable(answer[name]):
             raise InvalidResponse(f"the {name} that came is not printable ASCII; ask the provider")
     kind = answer.get("token_type") or "Bearer"  # WorkOS leaves it out
     if str(kind).lower() != "bearer":
@@ -524,8 +529,12 @@ def granted(token: "Json", asked: str) -> str:
 
 
 def renewed(old: "Json", new: "Json") -> "Json":
-    """A refresh response laid over the token it renews; what spoke of the old response alone is dropped first."""
-    return {**{name: value for name, value in old.items() if name not in EXPIRY}, **new}
+    """A refresh response laid over the token it renews; what spoke of the old response alone is dropped first.
+
+    Some servers say that there is no new refresh token by null or "".
+    """
+    return {**{name: value for name, value in old.items() if name not in EXPIRY},
+            **{name: value for name, value in new.items() if value not in (None, "")}}
 
 
 def at_hash_fits(alg: str, access_token: str, at_hash: "Any") -> bool:
@@ -592,8 +601,11 @@ def read_metadata(issuer: str, documents: "Iterable[Optional[Json]]") -> "Json":
         if document and fits(issuer, str(document.get("issuer"))):
             merged = {**{name: document[name] for name in METADATA if document.get(name)}, **merged}
     for name, value in merged.items():
-        if name.endswith("_endpoint") and not isinstance(value, str):
-            raise InvalidResponse(f"the metadata of {issuer} is not to be trusted: {name} is no address")
+        try:
+            if name.endswith("_endpoint"):
+                split_url(str(value), name)
+        except UsageError as error:
+            raise InvalidResponse(f"the metadata of {issuer} is not to be trusted: {error}") from None
     return merged
 
 
@@ -656,9 +668,11 @@ class Background:
 @contextmanager
 def exchange_with(url: str) -> "Iterator[None]":
     """Turns what can break an exchange into an error that says what usually helps."""
-    from http.client import HTTPException
+    from http.client import HTTPException, IncompleteRead
     try:
         yield
+    except IncompleteRead:
+        raise Unreachable(f"the answer of {url.split('/')[2]} was cut short; try again") from None
     except (OSError, HTTPException, ValueError) as error:
         reason, host = getattr(error, "reason", error), url.split("/")[2]
         text = visible(getattr(reason, "verify_message", 0) or getattr(reason, "strerror", 0) or reason or type(reason))
@@ -722,16 +736,21 @@ class Http:
         from urllib.request import Request
         opener = self.opener(*split_url(url, "the address of a request")[:2])
         request = Request(url, body, {"Accept": "application/json", **(headers or {})}, method=method)
+        started = time.monotonic()
+        self.trace(f"> {method} {visible(url.split('?')[0])} {len(body or b'')} bytes")
         with exchange_with(url):
-            return Background(lambda: opener.open(request, timeout=timeout)).result(timeout)
+            raw = Background(lambda: opener.open(request, timeout=timeout)).result(timeout)
+        self.trace(f"< {raw.status} {visible(raw.headers.get('Content-Type'), 60)} after "
+                   f"{time.monotonic() - started:.3f} s")
+        return raw
 
     def send(self, method: str, url: str, form: "Optional[Json]" = None, headers: "Optional[Dict[str, str]]" = None,
              timeout: float = HTTP_TIMEOUT) -> Response:
         """One exchange, whole and once, within `timeout` seconds."""
         started, place = time.monotonic(), visible(url.split("?")[0])
         body = encode_form(form).encode() if form is not None else None
-        names = ", ".join(name for name, value in (form or {}).items() if value)
-        self.trace(f"> {method} {place} {len(body or b'')} bytes ({names})")
+        if form:
+            self.trace(f"> with {', '.join(name for name, value in form.items() if value)}")
         raw = self.open(method, url, body, headers, timeout)
         with exchange_with(url), raw:
             data = Background(lambda: raw.read(BODY_LIMIT + 1)).result(timeout - (time.monotonic() - started))
@@ -740,8 +759,7 @@ class Http:
             if raw.length:  # read(n) returns a body that was cut short in silence
                 raise Unreachable(f"the answer of {place} was cut short; try again")
         answer = Response(url, raw.status, raw.headers, data, form)
-        self.trace(f"< {raw.status} {visible(raw.headers.get('Content-Type'), 60)} {len(data)} bytes "
-                   f"{time.monotonic() - started:.3f} s ({visible(', '.join(answer.members() or {}))})")
+        self.trace(f"< {len(data)} bytes with {visible(', '.join(answer.members() or {})) or 'no members'}")
         return answer
 
 
@@ -1009,6 +1027,8 @@ class Listener:
             try:
                 self.sockets = bind_all(host, int(port or 80))
                 break
+            except OverflowError:
+                raise OSError(f"there is no port {port}") from None
             except OSError:
                 if tries == 4 or port != "0":
                     raise
@@ -1040,16 +1060,16 @@ class Listener:
     def accept(self, source: "socket.socket") -> None:
         try:
             connection = source.accept()[0]
-            connection.setblocking(False)
-            self.heads[connection] = b""
-            full = len(self.heads) > self.ROOM
         except BlockingIOError:
             return
         except OSError:  # out of descriptors
-            full = bool(self.heads)
-            time.sleep(0 if full else 0.05)
-        if full:
+            connection = None
+            time.sleep(0 if self.heads else 0.05)
+        if self.heads and (not connection or len(self.heads) >= self.ROOM):
             self.drop(next(iter(self.heads)))
+        if connection:
+            connection.setblocking(False)
+            self.heads[connection] = b""
 
     def drop(self, connection: "socket.socket", last_words: bytes = b"") -> None:
         self.heads.pop(connection, None)
@@ -1193,14 +1213,12 @@ class Server:
             if not printable(answer.get("request_uri")):
                 raise InvalidResponse("the pushed authorization response has no request_uri; ask the provider")
             request = {"client_id": request["client_id"], "request_uri": answer["request_uri"]}
-        address = with_query(self.endpoint("authorization_endpoint"), request)
-        split_url(address, "the authorization_endpoint")
-        return address
+        return with_query(self.endpoint("authorization_endpoint"), request)
 
     def revoke(self, token: "Json") -> str:
         """RFC 7009, the refresh token first, as well as it can be done; what went wrong, "" if nothing did."""
         if not self.endpoint("revocation_endpoint"):
-            return "the provider has no revocation endpoint: the tokens were only forgotten here"
+            return "the provider has no revocation endpoint, so the tokens were only forgotten here"
         for name in ("refresh_token", "access_token"):
             try:
                 if token.get(name):
@@ -1208,7 +1226,7 @@ class Server:
                     if answer.status != 200:
                         read_answer(answer)
             except AuthError as error:
-                return f"the tokens were forgotten here, but not revoked: {error}"
+                return f"the tokens were forgotten here, but could not be revoked: {error}"
         return ""
 
     def userinfo(self, token: "Json") -> "Json":
@@ -1246,14 +1264,17 @@ class SignIn:
         """Signs in by the flow that was asked for; `auto` takes the first that can be had here and says which."""
         ci = nobody_there(os.environ)
         if flow == "auto" and (ci or not (self.argv or self.terminal.interactive())):
-            raise LoginRequired(f"nobody can sign in here ({ci + ' is set' if ci else self.reason}); use --flow "
-                                "client-credentials, or ask for --flow device, paste or browser")
+            reason = f"{ci} is set" if ci else f"{self.reason}, and stderr is no terminal"
+            raise LoginRequired(f"nobody can sign in here: {reason}; use --flow client-credentials, or ask for --flow "
+                                "device, paste or browser")
         if not self.server.metadata:
             self.server.discover()
-        flows = {"browser": self.browser, "device": self.device, "paste": self.paste,
-                 "client-credentials": self.client_credentials}
+        flows = {"browser": lambda: self.authorize(self.listen(), self.argv), "device": self.device,
+                 "paste": lambda: self.authorize(None, []), "client-credentials": self.client_credentials}
         if flow != "client-credentials" and "openid" in words(self.server.metadata.get("scopes_supported")):
             self.settings.setdefault("scope", "openid")  # most providers refuse to do anything without a scope
+        if flow not in flows and flow != "auto":
+            raise UsageError(f"there is no flow {visible(flow, 40)}; there are auto, {', '.join(flows)}")
         if flow != "auto":
             return flows[flow]()
         for name in self.order:
@@ -1281,16 +1302,11 @@ class SignIn:
             raise trouble
         return None
 
-    def browser(self) -> None:
-        """Authorization code with PKCE over a loopback redirect (RFC 8252): listen, then open the address."""
-        self.authorize(self.listen(), self.argv)
-
-    def paste(self) -> None:
-        """The same, but the person carries the redirected address here."""
-        self.authorize(None, [])
-
     def authorize(self, listener: "Optional[Listener]", argv: "List[str]") -> None:
-        """1 build the address, 2 show and open it, 3 wait for the answer, 4 exchange the code, 5 tell the browser."""
+        """Authorization code with PKCE, the redirect being heard by a listener (RFC 8252) or pasted by the person.
+
+        1 build the address, 2 show and open it, 3 wait for the answer, 4 exchange the code, 5 tell the browser.
+        """
         signed_in = False
         try:
             if not self.server.endpoint("authorization_endpoint"):
@@ -1438,9 +1454,17 @@ MUTEXES: "Dict[str, Any]" = {}  # where flock is per process (NFS), threads need
 PROFILE = re.compile(r"(?!(?i:con|prn|aux|nul|com\d|lpt\d)(?:\.|\Z))[A-Za-z0-9][A-Za-z0-9._@+-]{0,119}\Z")
 
 
-def flags(*names: str) -> int:
-    """The os.open flags of these names that this system knows, and those that every file here is opened with."""
-    return sum(getattr(os, name, 0) for name in names + ("O_CLOEXEC", "O_NOFOLLOW", "O_BINARY"))
+def open_private(path: str, flags: int) -> int:
+    """A descriptor for a file that is the owner's alone from the instant it exists, whatever the umask; no links."""
+    for name in ("O_CLOEXEC", "O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"):  # those that this system knows
+        flags |= getattr(os, name, 0)
+    descriptor = os.open(path, flags, 0o600)
+    if flags & os.O_CREAT and hasattr(os, "fchmod"):
+        try:
+            os.fchmod(descriptor, 0o600)
+        except PermissionError:  # a file system without modes
+            pass
+    return descriptor
 
 
 def lock_now(descriptor: int) -> bool:
@@ -1516,7 +1540,7 @@ class TokenFile:
         """What is in the file, None if there is none; UsageError if it is no plain file of ours."""
         from stat import S_ISREG
         try:
-            descriptor = os.open(self.path, os.O_RDONLY | flags("O_NONBLOCK"))
+            descriptor = open_private(self.path, os.O_RDONLY)
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -1539,12 +1563,14 @@ class TokenFile:
             record = parse_json(data)
         except ValueError as error:
             raise self.unusable(f"it is damaged ({error})") from None
-        if not isinstance(record, dict) or not all(
-                isinstance(record.get(name), type(value)) for name, value in NEW.items() if value is not None):
-            raise self.unusable("it is not one of cliauth's")
-        if record["version"] != VERSION:
+        if isinstance(record, dict) and isinstance(record.get("version"), int) and record["version"] > VERSION:
             raise self.unusable(f"it is of version {record['version']}, and this cliauth knows version {VERSION}")
-        return record
+        kinds = {"param": dict, "resource": list, "redirect_uri": list, "pkce": bool}
+        fits_ = isinstance(record, dict) and all(
+            isinstance(record.get(name), type(value)) for name, value in NEW.items() if value is not None)
+        if not fits_ or not all(isinstance(value, kinds.get(name, str)) for name, value in record["settings"].items()):
+            raise self.unusable("it is not one of cliauth's")
+        return {**NEW, **record}
 
     @contextmanager
     def writing(self) -> "Iterator[None]":
@@ -1580,7 +1606,7 @@ class TokenFile:
         try:
             with self.writing():
                 self.make_folder()
-                descriptor = os.open(self.path + ".lock", os.O_RDWR | os.O_CREAT | flags(), 0o600)
+                descriptor = open_private(self.path + ".lock", os.O_RDWR | os.O_CREAT)
             try:
                 while not lock_now(descriptor):
                     if time.monotonic() > end:
@@ -1598,32 +1624,26 @@ class TokenFile:
 
         One fixed name, since the lock is held: what a crash left behind is replaced, never followed.
         """
-        temporary, descriptor = self.path + ".new", -1
+        temporary = self.path + ".new"
+        with self.writing():
+            size = len(self.read_bytes() or b"")
+            if os.path.lexists(temporary):
+                os.unlink(temporary)
+            file = os.fdopen(open_private(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "wb", 0)
 
         def save(data: bytes) -> None:
             with self.writing():
-                write_all(descriptor, data)
-                os.close(descriptor)
+                write_all(file.fileno(), data)
+                file.close()
                 self.replace(temporary)
 
-        with self.writing():
-            size = len(self.read_bytes() or b"")
-            try:
-                os.unlink(temporary)
-            except FileNotFoundError:
-                pass
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | flags(), 0o600)
         try:
             with self.writing():
-                try:
-                    os.chmod(temporary, 0o600)  # umask 777
-                except PermissionError:
-                    pass
-                write_all(descriptor, b" " * (size + self.SPARE))
+                write_all(file.fileno(), b" " * (size + self.SPARE))
             yield save
         finally:
+            file.close()
             if os.path.lexists(temporary):
-                os.close(descriptor)
                 os.unlink(temporary)
 
     def replace(self, temporary: str) -> None:
@@ -1706,6 +1726,7 @@ SERVER = PLACES + ("authorization_endpoint", "device_authorization_endpoint", "r
 CREDENTIALS = ("client_secret", "client_auth", "client_assertion_file", "client_cert", "client_key")
 OPTIONS = SERVER + CREDENTIALS + (
     "client_id", "scope", "audience", "param", "resource", "redirect_uri", "pkce", "ca_file")
+FILES = ("client_assertion_file", "client_cert", "client_key", "ca_file")
 
 
 def same(one: "Any", other: "Any") -> bool:
@@ -1768,6 +1789,9 @@ def checked(settings: "Json") -> "Json":
     for name in SERVER:
         if settings.get(name) and name != "provider":
             split_url(re.sub(r"\{[\w.]+\}", "x", settings[name]), "--" + name.replace("_", "-"))
+    for name, value in settings.items():
+        if not all(text.isprintable() for text in (value if isinstance(value, list) else [str(value)])):
+            raise UsageError(f"--{name.replace('_', '-')} holds characters that cannot be sent; type it anew")
     taken = [name for name in settings.get("param", {}) if name in PROTOCOL]
     if taken:
         raise UsageError(f"--param cannot set {taken[0]}, which the protocol needs; leave it out")
@@ -1806,7 +1830,7 @@ def harmless(value: "Any") -> "Any":
     """The value without members whose name speaks of a secret."""
     if isinstance(value, dict):
         return {name: harmless(inner) for name, inner in value.items()
-                if not re.search("token|secret|password|key|assertion", name, re.IGNORECASE)}
+                if not re.search(r"token|secret|passw|key|assertion|code|jwt|credential|bearer|cookie", name, re.I)}
     return [harmless(inner) for inner in value] if isinstance(value, list) else value
 
 
@@ -1851,11 +1875,13 @@ class Client:
         for name in settings:
             if name not in OPTIONS:
                 raise TypeError(f"cliauth.Client takes no {name}")
-        settings.update(issuer=issuer, client_id=client_id, scope=scope)
+            if name in ("resource", "redirect_uri") and isinstance(settings[name], str):
+                settings[name] = [settings[name]]
+        settings.update(issuer=issuer, client_id=client_id, scope=" ".join(words(scope)))
         self.options = {name: value for name, value in settings.items() if value not in ("", None, [], {})}
         self.terminal = terminal or Terminal()
         self.profile = profile or os.environ.get("CLIAUTH_PROFILE", "")
-        self.path = token_file or ("" if profile else os.environ.get("CLIAUTH_TOKEN_FILE", ""))
+        self.path = os.fspath(token_file) or ("" if profile else os.environ.get("CLIAUTH_TOKEN_FILE", ""))
         self.file: "Optional[TokenFile]" = None
         self.seen: "Tuple[Any, Optional[Json]]" = (None, None)
 
@@ -1873,6 +1899,8 @@ class Client:
         return f"run: {COMMAND} login {f'--token-file {visible(self.path)}' if self.path else named}"
 
     def nobody(self) -> LoginRequired:
+        if not self.profile and profile_names():
+            return LoginRequired(f"no profile is the current one; run: {COMMAND} switch {profile_names()[0]}")
         return LoginRequired(f"nobody is signed in{f' as {self.profile}' if self.profile else ''}; {self.hint()}")
 
     def locate(self) -> TokenFile:
@@ -1883,10 +1911,16 @@ class Client:
             self.profile = self.profile or re.sub(r"\.json\Z", "", os.path.basename(self.path))
         elif not self.profile:
             named, current = overlay(presets(), self.named()), current_profile()
-            record = TokenFile(profile_path(current)).read() if current else None
+            somewhere = any(named.get(name) for name in PLACES)
+            try:
+                record = TokenFile(profile_path(current)).read() if current else None
+            except UsageError:
+                if not somewhere:
+                    raise
+                record = None
             if record and belongs(record["settings"], named):
                 self.profile = current
-            elif any(named.get(name) for name in PLACES):
+            elif somewhere:
                 self.profile = profile_name(with_provider(named))
             else:
                 raise self.nobody()
@@ -1968,7 +2002,7 @@ class Client:
     def server(self, settings: "Json", metadata: "Json") -> Server:
         """The server of a profile, discovered if it must be."""
         server = Server(settings, metadata, self.http(settings))
-        if not metadata:
+        if not server.endpoint("token_endpoint"):
             server.discover()
         return server
 
@@ -2004,9 +2038,10 @@ class Client:
                 raise InvalidResponse(f"the refreshed ID token is of somebody else; {self.hint()}")
             try:
                 server.accept(answer)
-            except InvalidResponse:  # all that can still be of use is the next refresh token
-                kept = {name: answer[name] for name in ("refresh_token",) if printable(answer.get(name))}
-                file.store({**record, "token": kept, "expires_at": None})
+            except InvalidResponse:  # all that can be of use in it is the next refresh token
+                successor = answer.get("refresh_token")
+                file.store({**record, "token": {"refresh_token": successor}, "expires_at": None}
+                           if printable(successor) else record)
                 raise
             return after
 
@@ -2040,7 +2075,7 @@ class Client:
         settings = checked(self.settle(stored["settings"]))
         with file.locked(), file.staged():
             pass  # what cannot be saved is found before a browser opens
-        server = Server(settings, stored["metadata"], self.http(settings))
+        server = Server(settings, {} if self.named().get("issuer") else stored["metadata"], self.http(settings))
 
         def keep(used: str, token: "Json") -> None:
             record = {**NEW, "settings": {**settings, "flow": used}, "metadata": server.metadata}
@@ -2086,7 +2121,13 @@ class Client:
     def userinfo(self) -> "Json":
         """The claims of the userinfo endpoint (OpenID Connect Core 5.3). Raises as access_token() does."""
         record = self.valid()
-        return self.server(self.settle(record["settings"]), record["metadata"]).userinfo(record["token"])
+        server = self.server(self.settle(record["settings"]), record["metadata"])
+        try:
+            return server.userinfo(record["token"])
+        except ErrorResponse as no:
+            if no.status != 401 or not self.status()["refreshable"]:
+                raise
+            return server.userinfo(self.renew(record)["token"])
 
     def logout(self, forget: bool = False) -> None:
         """Revokes the tokens (RFC 7009, as well as can be) and deletes them; with forget=True the settings too."""
@@ -2102,7 +2143,7 @@ class Client:
             settings = self.settle(record["settings"])
             if record["token"]:
                 trouble = Server(settings, record["metadata"], self.http(settings)).revoke(record["token"])
-                self.terminal.note(f"Signed out of {place_of(settings)}{', but ' if trouble else ''}{trouble}.")
+                self.terminal.note(f"Signed out of {place_of(settings)}{'; ' if trouble else ''}{trouble}.")
             with file.writing():
                 if forget:
                     os.unlink(file.path)
@@ -2384,6 +2425,8 @@ def guarded(work: "Callable[[], Optional[int]]") -> int:
         code, text = 130, "interrupted"
     except Terminated:
         code, text = 143, "terminated"
+    except Exception as error:  # a fault of ours; its text might hold a secret
+        code, text = 1, f"an unforeseen {type(error).__name__}; please report it, with what you typed"
     Terminal().say("cliauth: " + text)
     return code
 
@@ -2422,6 +2465,8 @@ def git_asks_for_us(client: Client) -> bool:
 def command_token(client: Client, args: "argparse.Namespace") -> None:
     if args.format == "git" and (args.operation != "get" or not git_asks_for_us(client)):
         return None
+    if args.operation and args.format != "git":
+        raise UsageError(f"token takes no argument but with --format git; run: {COMMAND} token --profile NAME")
     name = "id_token" if args.id_token else "access_token"
     answer = client.usable(args.min_ttl, args.login, name)
     token, end = answer[name], answer.get("expires_at") if name == "access_token" else claims_of(answer).get("exp")
@@ -2558,6 +2603,14 @@ def command_demo(client: Client, args: "argparse.Namespace") -> None:
     run_demo("device" if args.device else "browser", args.yes, client.terminal)
 
 
+def seconds(text: str) -> float:
+    """A number of seconds on the command line; ValueError for others."""
+    value = number(text)
+    if value is None:
+        raise ValueError
+    return value
+
+
 def flag(name: str, help_: str) -> "Tuple[str, Json]":
     return name, {"action": "store_true", "help": help_}
 
@@ -2588,15 +2641,15 @@ COMMANDS: "Dict[str, Tuple[Callable[..., Optional[int]], str, str, List[Tuple[st
         flag("--no-pkce", "for a server that refuses PKCE; needs a client secret"),
         ("--redirect-uri", {"metavar": "URI", "action": "append", "help": "as registered; repeatable, tried in order; "
                             f"port 0 is any free one (default: {REDIRECT_URIS[0]})"}),
-        ("--timeout", {"metavar": "S", "type": float, "default": LOGIN_TIMEOUT, "help": "seconds (default: 300)"}),
+        ("--timeout", {"metavar": "S", "type": seconds, "default": LOGIN_TIMEOUT, "help": "seconds (default: 300)"}),
         ("--ca-file", {"metavar": "FILE", "help": "the certificates to trust, PEM"}),
         ("--client-cert", {"metavar": "FILE", "help": "a client certificate for mutual TLS, PEM"}),
         ("--client-key", {"metavar": "FILE", "help": "its key, where that is another file"}), JSON]),
     "token": (command_token, "print an access token that is valid now", "token --format header | curl -H @- URL", [
-        ("operation", {"nargs": "?", "default": "get", "help": "with --format git: get, store or erase"}),
+        ("operation", {"nargs": "?", "help": "with --format git: get, store or erase"}),
         ("--format", {"choices": ("token", "header", "json", "kubectl", "git"), "default": "token"}),
         flag("--id-token", "the ID token instead"),
-        ("--min-ttl", {"metavar": "S", "type": float, "default": 60, "help": "seconds still to live (default: 60)"}),
+        ("--min-ttl", {"metavar": "S", "type": seconds, "default": 60, "help": "seconds still to live (default: 60)"}),
         SIGN_IN]),
     "status": (command_status, "who is signed in, where, until when", "status --json", [JSON]),
     "userinfo": (command_userinfo, "what the provider says of you", "userinfo", [SIGN_IN]),
@@ -2620,8 +2673,11 @@ COMMANDS: "Dict[str, Tuple[Callable[..., Optional[int]], str, str, List[Tuple[st
 def client_of(args: "argparse.Namespace") -> Client:
     """A client with the settings among the options, by their names in the token file."""
     settings = {name: getattr(args, name) for name in OPTIONS if getattr(args, name, None)}
+    settings.update({name: os.path.abspath(settings[name]) for name in FILES if name in settings})
     if getattr(args, "client_secret_file", None):
         settings["client_secret"] = read_text(args.client_secret_file, "--client-secret-file")
+        if not settings["client_secret"]:
+            raise UsageError(f"there is no client secret in {visible(args.client_secret_file)}; check it")
     pairs = [pair.partition("=") for pair in settings.pop("param", [])]
     if not all(equals for _, equals, _ in pairs):
         raise UsageError("--param takes NAME=VALUE")
@@ -2640,7 +2696,8 @@ def add_commands(subparsers: "Any", client: "Optional[Client]" = None,
         parser = subparsers.add_parser(name, help=about, description=about[0].upper() + about[1:] + ".",
                                        epilog=f"example: {COMMAND} {example}", **keywords)
         for option, details in options:
-            parser.add_argument(option, **details)
+            if not client or option[2:].replace("-", "_") not in OPTIONS + ("client_secret_file", "no_pkce"):
+                parser.add_argument(option, **details)
         parser.set_defaults(func=lambda args, work=work: guarded(lambda: work(client or client_of(args), args)))
 
 
@@ -2651,7 +2708,11 @@ def build_parser() -> "argparse.ArgumentParser":
         def error(self, message: str) -> "Any":
             """One line, which echoes no value: it might be a secret on its way to the wrong place."""
             message = re.sub(r"(invalid [\w ]+): .*?( \(choose|\Z)", r"\1\2", message, flags=re.DOTALL)
+            message = re.sub("ignored explicit argument .*", "takes no value", message, flags=re.DOTALL)
             raise UsageError(f"{message}; run: {self.prog} --help")
+
+        def print_help(self, file: "Any" = None) -> None:
+            out(self.format_help())
 
     shared = Parser(add_help=False, argument_default=argparse.SUPPRESS)
     shared.add_argument("--profile", metavar="NAME", help="another profile than the current one")
@@ -2660,8 +2721,7 @@ def build_parser() -> "argparse.ArgumentParser":
     shared.add_argument("-q", "--quiet", action="store_true", help="only what is needed to go on")
     parser = Parser(prog=COMMAND, parents=[shared], allow_abbrev=False, description="Sign in from the command line: "
                     "OAuth 2.0 and OpenID Connect.", epilog=f"example: {COMMAND} login --issuer URL --client-id ID")
-    version = f"cliauth {__version__} (Python {sys.version.split()[0]})"
-    parser.add_argument("--version", action="version", version=version)
+    parser.add_argument("--version", action="store_true", help="the version of cliauth, and that of Python")
     add_commands(parser.add_subparsers(dest="command", metavar="COMMAND"), None, COMMANDS, parents=[shared],
                  allow_abbrev=False)
     return parser
@@ -2673,11 +2733,13 @@ def run(argv: "List[str]") -> int:
         return 0
     parser = build_parser()
     args, unknown = parser.parse_known_args(argv)
+    if args.command == "request" and unknown and not unknown[0].startswith("-"):  # request PUT -d DATA URL
+        args.url.append(unknown.pop(0))
     if unknown:
         names = ", ".join(visible(word.split("=")[0], 40) for word in unknown if word.startswith("-"))
         raise UsageError(f"unknown: {names or 'an argument too many'}; run: {COMMAND} --help")
-    if not args.command:
-        parser.print_help()
+    if args.version or not args.command:
+        out(f"cliauth {__version__} (Python {sys.version.split()[0]})\n" if args.version else parser.format_help())
         return 0
     return int(args.func(args))
 

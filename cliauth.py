@@ -2198,7 +2198,8 @@ def web_server(answer: "Callable[[str, str, Json, Any], Reply]") -> "Any":
             self.server_address = self.socket.getsockname()
 
         def handle_error(self, *args: "Any") -> None:
-            pass  # somebody hung up
+            if not isinstance(sys.exc_info()[1], OSError):  # somebody hung up
+                super().handle_error(*args)
 
     return Web(("127.0.0.1", 0), Handler)
 

@@ -463,11 +463,12 @@ def read_pasted(text: str) -> "Json":
     text = text.strip().strip("<>'\"")
     if not printable(text):
         raise ValueError("it is not on one line")
-    if re.search(r"(^|[?&#])(code|error)=", text):
-        return parse_form(re.split("[?#]", text, maxsplit=1)[-1].split("#")[0])
-    if "://" in text:
+    if not re.search(r"(^|[?&#])(code|error)=|://", text):
+        return {"code": text}
+    params = parse_form(re.sub(r"^([\w.+-]+:/[^?#]*)?[?#]|#.*", "", text))
+    if not params.get("code") and not params.get("error"):
         raise ValueError("there is no code in it")
-    return {"code": text}
+    return params
 
 
 def read_device_response(answer: "Json") -> "Json":
@@ -659,10 +660,13 @@ class Background:
             self.thread.join(min(0.2, max(0, end - time.monotonic())))  # in slices: on Windows Ctrl-C waits for one
         if not self.outcome:
             raise Unreachable(f"no whole answer within {seconds:.0f} s; check the network, and try again")
-        value, error = self.outcome[0]
-        if error:
-            raise error
-        return value
+        value, error = self.outcome.pop()
+        try:
+            if error:
+                raise error
+            return value
+        finally:
+            del error  # else it holds itself by its traceback, and its sockets with it
 
 
 @contextmanager
@@ -672,9 +676,9 @@ def exchange_with(url: str) -> "Iterator[None]":
     try:
         yield
     except IncompleteRead:
-        raise Unreachable(f"the answer of {url.split('/')[2]} was cut short; try again") from None
+        raise Unreachable(f"the answer of {re.split('[/?]', url)[2]} was cut short; try again") from None
     except (OSError, HTTPException, ValueError) as error:
-        reason, host = getattr(error, "reason", error), url.split("/")[2]
+        reason, host = getattr(error, "reason", error), re.split("[/?]", url)[2]
         text = visible(getattr(reason, "verify_message", 0) or getattr(reason, "strerror", 0) or reason or type(reason))
         if "ertificate" in str(reason) or "ertificate" in type(reason).__name__:
             helps = ("check this machine's clock" if "expired" in text or "not yet valid" in text else
@@ -752,13 +756,20 @@ class Http:
         if form:
             self.trace(f"> with {', '.join(name for name, value in form.items() if value)}")
         raw = self.open(method, url, body, headers, timeout)
-        with exchange_with(url), raw:
-            data = Background(lambda: raw.read(BODY_LIMIT + 1)).result(timeout - (time.monotonic() - started))
+
+        def whole() -> "Tuple[bytes, Optional[int]]":
+            with raw:  # closed where it is read: close() waits for a read in another thread
+                return raw.read(BODY_LIMIT + 1), raw.length
+
+        with exchange_with(url):
+            data, missing = Background(whole).result(timeout - (time.monotonic() - started))
             if len(data) > BODY_LIMIT:
                 raise InvalidResponse(f"{place} answered more than {BODY_LIMIT} bytes; check the address")
-            if raw.length:  # read(n) returns a body that was cut short in silence
+            if missing:  # read(n) returns a body that was cut short in silence
                 raise Unreachable(f"the answer of {place} was cut short; try again")
-        answer = Response(url, raw.status, raw.headers, data, form)
+        bearer = (headers or {}).get("Authorization", "").partition(" ")[2]
+        answer = Response(url, raw.status, raw.headers, data, {
+            "client_secret": self.settings.get("client_secret"), "access_token": bearer, **(form or {})})
         self.trace(f"< {len(data)} bytes with {visible(', '.join(answer.members() or {})) or 'no members'}")
         return answer
 

@@ -1465,16 +1465,21 @@ MUTEXES: "Dict[str, Any]" = {}  # where flock is per process (NFS), threads need
 PROFILE = re.compile(r"(?!(?i:con|prn|aux|nul|com\d|lpt\d)(?:\.|\Z))[A-Za-z0-9][A-Za-z0-9._@+-]{0,119}\Z")
 
 
+def restrict(target: "Union[int, str]", mode: int) -> None:
+    """Gives the mode that the umask may have taken away, where the file system has modes."""
+    try:
+        os.chmod(target, mode)
+    except (PermissionError, TypeError):  # TypeError: a descriptor, on Windows
+        pass
+
+
 def open_private(path: str, flags: int) -> int:
     """A descriptor for a file that is the owner's alone from the instant it exists, whatever the umask; no links."""
     for name in ("O_CLOEXEC", "O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"):  # those that this system knows
         flags |= getattr(os, name, 0)
     descriptor = os.open(path, flags, 0o600)
-    if flags & os.O_CREAT and hasattr(os, "fchmod"):
-        try:
-            os.fchmod(descriptor, 0o600)
-        except PermissionError:  # a file system without modes
-            pass
+    if flags & os.O_CREAT:
+        restrict(descriptor, 0o600)
     return descriptor
 
 
@@ -1601,9 +1606,9 @@ class TokenFile:
         for folder in reversed(missing):
             try:
                 os.mkdir(folder, 0o700)
-                os.chmod(folder, 0o700)  # whatever the umask
-            except FileExistsError:
-                pass  # a sibling was quicker
+            except FileExistsError:  # a sibling was quicker
+                continue
+            restrict(folder, 0o700)
 
     @contextmanager
     def locked(self) -> "Iterator[None]":
@@ -1751,7 +1756,7 @@ def overlay(lower: "Json", upper: "Json") -> "Json":
     if any(lower.get(name) for name in PLACES) and any(
             upper.get(name) and not same(upper[name], lower.get(name)) for name in PLACES):
         gone = SERVER + CREDENTIALS
-    elif upper.get("client_id") and upper["client_id"] != lower.get("client_id"):
+    elif lower.get("client_id") and upper.get("client_id", lower["client_id"]) != lower["client_id"]:
         gone = CREDENTIALS
     return {**{name: value for name, value in lower.items() if name not in gone}, **upper}
 
@@ -2320,7 +2325,7 @@ class DemoServer:
         request = self.decided.get(params.get("code" if grant == "authorization_code" else grant, ""), {})
         if request.get("decision", "allow") != "allow":
             return refusal(request["decision"])
-        if not request or request.pop("spent", False) or not self.proven(grant, request, params):
+        if not request or request.get("spent") or not self.proven(grant, request, params):
             return refusal("invalid_grant", "unknown, spent, or asked for in another way")
         request["spent"] = True
         return self.tokens({"scope": request.get("scope", ""), "nonce": request.get("nonce")})

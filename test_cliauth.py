@@ -1,0 +1,2151 @@
+"""The specification of cliauth, room by room, in the order of the file.
+
+    python3 test_cliauth.py     makes a private environment with pytest where there is none, and runs this file
+    pytest                      where pytest is installed
+
+No network, no sleeps, no mocks: a strict authorization server (cliauth.DemoServer) answers on the loopback
+interface, a person is played by it, and where the claim is about processes, processes are started.
+"""
+import contextlib
+import io
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+
+def run_with_pytest():
+    """Runs this file with pytest, which PEP 668 and others may forbid to install, so out of a folder of its own."""
+    from importlib.util import find_spec
+    command, version = ["-m", "pytest", os.path.abspath(__file__)] + sys.argv[1:], sys.version_info[:2]
+    if find_spec("pytest"):
+        return subprocess.call([sys.executable] + command)
+    pytest = "pytest" + {(3, 6): "==7.0.1", (3, 7): "==7.4.4", (3, 8): "==8.3.5", (3, 9): "==8.4.2"}.get(version, "")
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    folder = os.path.join(cache, "cliauth-tests-%s-%s" % (sys.implementation.name, sys.version.split()[0]))
+    python = os.path.join(folder, "Scripts" if os.name == "nt" else "bin", "python")
+    install = ["-m", "pip", "install", "-q", "--disable-pip-version-check"]
+    aside = dict(os.environ, PYTHONPATH=os.path.join(folder, "modules"))
+
+    def works(*steps, **options):
+        return all(subprocess.call(step, **{**quiet, **options}) == 0 for step in steps)
+
+    with open(os.devnull, "w") as nowhere:
+        quiet = {"stdout": nowhere, "stderr": nowhere}
+        if os.path.exists(python) and works([python, "-c", "import pytest"]):
+            return subprocess.call([python] + command)
+        if works([sys.executable, "-c", "import pytest"], env=aside):
+            return subprocess.call([sys.executable] + command, env=aside)
+        print("Making a private environment with pytest, once, in " + folder, file=sys.stderr)
+        if works([sys.executable, "-m", "venv", "--clear", folder]) and works(
+                *[[python] + install + ["-U", "pip<22"]] * (version == (3, 6)),  # the one that venv brings is too old
+                [python] + install + [pytest], stderr=None):
+            return subprocess.call([python] + command)
+        if works([sys.executable] + install + ["--target", aside["PYTHONPATH"], pytest]):  # Debian without python3-venv
+            return subprocess.call([sys.executable] + command, env=aside)
+    return "pytest could not be installed; install it yourself (Debian: apt install python3-pytest), then try again"
+
+
+if __name__ == "__main__":
+    sys.exit(run_with_pytest())
+
+import pytest  # noqa: E402
+
+import cliauth  # noqa: E402
+from cliauth import Client, ErrorResponse, InvalidResponse, LoginRequired, Terminal, Unreachable, UsageError  # noqa: E402
+
+HERE = os.path.dirname(os.path.abspath(cliauth.__file__))
+SCRIPT = os.path.join(HERE, "cliauth.py")
+
+
+class Server(cliauth.DemoServer):
+    """The demo's authorization server, with a memory, and a script of what it says instead of the truth.
+
+    server.script["/token"] = [(400, {"error": "slow_down"}), ...]: the next answers of that path, in this order. An
+    answer is (status, JSON value | str | bytes | callable(params)), or (status, body, headers).
+    server.extra["/token"] = {...}: members laid over the true answers of that path; None takes a member away.
+    """
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.requests, self.script, self.extra = [], {}, {}
+
+    def answer(self, method, path, params, headers):
+        self.requests.append((method, path, params, headers))
+        if self.script.get(path):
+            return self.scripted(params, *self.script[path].pop(0))
+        status, head, body = super().answer(method, path, params, headers)
+        if path in self.extra and status == 200:
+            value = {**json.loads(body.decode()), **self.extra[path]}
+            body = json.dumps({k: v for k, v in value.items() if v is not None}).encode()
+        return status, head, body
+
+    def scripted(self, params, status, body, headers=None):
+        body = body(params) if callable(body) else body
+        if not isinstance(body, (str, bytes)):
+            body, headers = json.dumps(body), {"Content-Type": "application/json", **(headers or {})}
+        return status, headers or {"Content-Type": "text/html"}, body.encode() if isinstance(body, str) else body
+
+    def asked(self, path):
+        """The parameters of each request that came for this path."""
+        return [params for _, at, params, _ in self.requests if at == path]
+
+
+class Clock:
+    """The module's time: it stands still but for sleeps, which take no time and are recorded."""
+
+    def __init__(self, now=1800000000.0):
+        self.now, self.sleeps = now, []
+        self.strftime, self.localtime, self.gmtime = time.strftime, time.localtime, time.gmtime
+
+    def time(self):
+        return self.now
+
+    monotonic = time
+
+    def sleep(self, seconds):
+        self.sleeps.append(seconds)
+        self.now += seconds
+
+
+@pytest.fixture(autouse=True)
+def clean(monkeypatch, tmp_path):
+    """Every test has an empty home, and nothing of the environment that could lead it astray."""
+    for name in list(os.environ):
+        if re.match("CLIAUTH_|XDG_|SSL_|SSH_|.*_proxy$|BROWSER$|DISPLAY$|WAYLAND|KUBERNETES_EXEC|CI$|GITHUB_|GITLAB_|"
+                    "TF_BUILD|JENKINS|BUILDKITE|TEAMCITY|CODESPACES|GITPOD|CLOUD_SHELL|WSL|TERM$|NO_COLOR", name, re.I):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("CLIAUTH_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+
+@pytest.fixture
+def server():
+    with Server() as running:
+        yield running
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    monkeypatch.setattr(cliauth, "time", Clock())
+    return cliauth.time
+
+
+@pytest.fixture
+def client(server):
+    """A client of that server whose browser is the server's person; nobody is signed in yet."""
+    return Client(server.issuer, server.client_id, "openid email offline_access", terminal=server.terminal())
+
+
+def run(*args, input="", env=None, timeout=20):
+    """cliauth.py as a process, the way a person runs it."""
+    return subprocess.run([sys.executable, SCRIPT] + list(args), input=input.encode(), stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, timeout=timeout, env={**os.environ, **(env or {})})
+
+
+import select  # noqa: E402  (to stand in the header once the files are one)
+
+table = pytest.mark.parametrize
+
+
+def fails(kind, work, *args, **more):
+    """The words of the error, of exactly this kind, that the work ends in."""
+    try:
+        pytest.fail("no error: %r" % (work(*args, **more),))
+    except cliauth.AuthError as error:  # not by pytest.raises, which holds on to what the error holds
+        assert type(error) is kind
+        return str(error)
+
+
+# ─── 2 Errors ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+class TestErrors:
+    @table("exit_code, errors", [
+        (1, [cliauth.AuthError(), InvalidResponse(), ErrorResponse("", "access_denied", status=404)]),
+        (2, [UsageError()]), (3, [LoginRequired()]),
+        (4, [Unreachable(), ErrorResponse("", "server_error", status=400), ErrorResponse("", "temporarily_unavailable"),
+             ErrorResponse("", status=503), ErrorResponse("", status=429)])])
+    def test_each_error_knows_its_exit_code(self, exit_code, errors):
+        assert {(isinstance(error, cliauth.AuthError), error.exit_code) for error in errors} == {(True, exit_code)}
+
+
+# ─── 3 Text ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+class TestText:
+    @table("text, shown", [
+        ("naïve ✓ 日本", "naïve ✓ 日本"), ("\x1b[31m\x07\x7f\0", "\\x1b[31m\\x07\\x7f\\x00"), ("a\r\n\t", "a\\r\\n\\t"),
+        ("\x9b2J\u2028", "\\x9b2J\\u2028"), ("\u202egpj.exe\u2066", "\\u202egpj.exe\\u2066"), ("\ud800", "\\ud800"),
+        ("\U000e0041", "\\U000e0041"), (None, "None"), ("x" * 500, "x" * 500), ("x" * 501, "x" * 500 + "…")])
+    def test_what_comes_from_outside_cannot_play_with_the_terminal(self, text, shown):
+        assert cliauth.visible(text) == shown
+
+    @table("url, parts", [
+        ("https://id.example", ("https", "id.example", 443)), ("https://ID.x:84/a?b=c@d", ("https", "id.x", 84)),
+        ("https://[2001:db8::1]?q", ("https", "[2001:db8::1]", 443)), ("http://[::1]:1/", ("http", "[::1]", 1)),
+        ("http://127.0.0.1/x", ("http", "127.0.0.1", 80)), ("http://localhost:65535", ("http", "localhost", 65535))])
+    def test_an_address_is_https_or_on_this_machine(self, url, parts):
+        assert cliauth.split_url(url, "it") == parts
+
+    @table("words, urls", [
+        ("it is no plain address: %s; write it like https://host/path", r"""
+            http://evil.example\@127.0.0.1/ https:\\id https://id/\ https://me@id https://me:pw@id/ https://id/#top
+            https://id# https://id:0/ https://id:65536 https://id:123456 https://id: https://id:x https://id:８０/ //id
+            https://bücher.example https://id/ü https://id%2eexample ftp://id/ file:///etc/passwd javascript:alert(1)
+            https:///x https:/id""".split() + ["", "https://id/\n", "https://id\n", "\thttps://id", "https://e\til/",
+                                               "https://id/ b", "https://id\0", "https://id/\x7f", "id.example"]),
+        ("it must begin with https://, or be on this machine: %s", [
+            "http://id.example/", "http://127.0.0.1.evil.example", "http://127.1/", "http://0.0.0.0:80/",
+            "http://127.0.0.2/", "http://[::]/", "http://localhost.evil.example"])])
+    def test_tricks_with_addresses_are_refused_before_urlsplit_sees_them(self, words, urls):
+        assert [fails(UsageError, cliauth.split_url, url, "it") for url in urls] == [
+            words % cliauth.visible(url) for url in urls]
+
+    def test_json_and_forms_are_read_and_written(self):
+        assert cliauth.parse_json(b'\xef\xbb\xbf{"a": [1, -2.5, 1e3, null]}') == {"a": [1, -2.5, 1000.0, None]}
+        assert cliauth.parse_json('"ü\\u00fc\\ud83d\\ude00"'.encode()) == "üü😀"
+        assert cliauth.parse_json(b"9" * 39) == int("9" * 39) and cliauth.parse_json(b"[" * 40 + b"]" * 40)
+        assert cliauth.parse_form("a=b+c%20d&e=") == {"a": "b c d", "e": ""}
+        form = {"scope": "a b+c", "resource": ["https://x/1", "u"], "none": None, "empty": "", "q": "ü&="}
+        assert cliauth.encode_form(form) == "scope=a%20b%2Bc&resource=https%3A%2F%2Fx%2F1&resource=u&q=%C3%BC%26%3D"
+
+    @table("text", [
+        b"NaN", b"[Infinity]", b'{"a": -Infinity}', b'{"a": 1, "a": 1}', b'[{"b": {"a": 1, "a": 2}}]', b"",
+        b'"\\ud800"', b'{"\\udc00": 1}', b"[" * 41 + b"1" + b"]" * 41, b'{"a":' * 41 + b"1" + b"}" * 41, b"[" * 100000,
+        b'{"a":' * 100000, b"1" * 400, b"-" + b"1" * 5000, b"1e999", b"-1E999", b"0." + b"1" * 5000, b"{", b"{} x",
+        b"[" * 100000 + b"]" * 100000, b'"\xe9"', "[1]".encode("utf-16"), b"<html>"], ids=lambda text: str(text[:20]))
+    def test_json_that_could_not_be_written_again_is_a_value_error(self, text):
+        with pytest.raises(ValueError):
+            cliauth.parse_json(text)
+
+    def test_seconds_and_scopes_come_in_several_dresses(self):
+        assert [cliauth.number(value) for value in (3600, "3600", " 0.5 ", 0, "0")] == [3600, 3600, 0.5, 0, 0]
+        for value in (None, True, -1, "-1", "", "1e3", "0x10", "٣", 1e15, "9" * 16, [], float("nan"), "soon"):
+            assert cliauth.number(value) is None
+        assert [cliauth.words(value) for value in (" a  b ", "a, b,", ["a", 1, "b"])] == [["a", "b"]] * 3
+        assert [cliauth.words(value) for value in ("", None, {"a": 1}, 5)] == [[]] * 4
+
+    def test_a_jwt_is_header_and_claims(self):
+        assert cliauth.decode_jwt(jwt({"sub": "ä"})) == ({"alg": "RS256"}, {"sub": "ä"})
+        assert [cliauth.claims_of(token) for token in ({}, {"id_token": "opaque"}, {"id_token": 5})] == [{}, {}, {}]
+        for text in ("", "e30.e30", "e30.W10.x", "bnVsbA.e30.x", "e30.e30.x\n", "e3 0.e30.x", "e30.e3.x", "e30.e30.ü"):
+            with pytest.raises(ValueError):
+                cliauth.decode_jwt(text)
+
+
+# ─── 4 Protocol ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+NOW, TOKEN_URL = 1800000000, "https://id.example/token"
+ASCII, ALIEN = " that came is not printable ASCII; ask the provider", ", which only another client can use"
+
+
+def jwt(claims, alg="RS256"):
+    """A JWT that nobody signed."""
+    return "%s.%s.c2ln" % tuple(cliauth.base64url(json.dumps(part).encode()) for part in ({"alg": alg}, claims))
+
+
+def answered(status, body, headers=None, sent=None):
+    """An answer of the token endpoint."""
+    body = json.dumps(body) if isinstance(body, (dict, list)) else body
+    return cliauth.Response(TOKEN_URL + "?q=1", status, headers or {}, body.encode("latin-1"), sent)
+
+
+def refused(*args):
+    """The refusal in that answer."""
+    with pytest.raises(ErrorResponse) as error:
+        cliauth.read_answer(answered(*args))
+    return error.value
+
+
+class TestProtocol:
+    @table("body, members", [
+        ({"a": 1}, {"a": 1}), (" a=1&b=x%20y+z\n", {"a": "1", "b": "x y z"}), ({}, {}), ("", None), ("<html>a=b", None),
+        ([1], None), ("a=1&a=2", None), ('{"a": 1, "a": 2}', None), ("OK", None), ("\xff", None), ("a=%ff", None)])
+    def test_an_answer_is_json_else_a_form(self, body, members):
+        assert answered(200, body).members() == members
+
+    @table("who, status, body, code, words", [
+        ("RFC 6749", 400, {"error": "invalid_grant", "error_description": "Old"}, "invalid_grant", "Old"),
+        ("Slack", 200, {"ok": False, "error": "bad_code"}, "bad_code", ""), ("Slack", 200, {"ok": False}, "", ""),
+        ("GitHub", 200, "error=token_expired&error_description=It+is+old", "token_expired", "It is old"),
+        ("Google", 401, {"error": {"code": "old", "message": "Old."}}, "old", "Old."),
+        ("WorkOS", 400, {"code": "invalid_grant", "message": "Spent."}, "invalid_grant", "Spent."),
+        ("Supabase", 400, {"code": 400, "error_code": "spent", "msg": "No"}, "spent", "No"),
+        ("Databricks", 403, {"errorCode": "E6", "errorSummary": "Not you"}, "E6", "Not you"),
+        ("Twitch", 400, {"status": 400, "message": "not_yet"}, "not_yet", "not_yet"),
+        ("Twitch", 400, {"status": 400, "message": "No such token"}, "", "No such token"),
+        ("Kanidm", 401, "", "", ""), ("a proxy", 403, "<html>", "", ""), ("any", 400, {"error": 5, "msg": []}, "", "")])
+    def test_error_codes_and_words_are_found_where_providers_hide_them(self, who, status, body, code, words):
+        no = refused(status, body)
+        assert (no.error, no.error_description, no.status) == (code, words, status)
+
+    @table("poll, statuses, body", [  # seconds to the next poll where 5 was the interval, else how it ends
+        (5, "400 403 428 200", "authorization_pending"),  # RFC 8628, Auth0, Google, GitHub
+        (10, "400 403 429", "slow_down"), (10, "400", "server_error"), (10, "429 401 503", ""),  # authentik, Kanidm
+        (10, "400", {"error": "slow_down", "interval": "2"}), (60, "400", {"error": "slow_down", "interval": 9999}),
+        (30, "200", {"error": "slow_down", "interval": 30}), (ErrorResponse, "400 403", "access_denied"),  # GitHub
+        (ErrorResponse, "400", "authorization_declined"), (ErrorResponse, "401", "invalid_client")] + [  # Entra
+        (LoginRequired, "400 200", code) for code in (  # RFC 8628, GitHub, GitHub, Entra, Dex, any
+            "expired_token", "token_expired", "incorrect_device_code", "bad_verification_code", "invalid_request",
+            "invalid_grant")])
+    def test_polling_is_judged_by_the_code_and_not_by_the_status(self, poll, statuses, body):
+        for status in map(int, statuses.split()):
+            no = refused(status, {"error": body} if body and isinstance(body, str) else body)
+            if isinstance(poll, int):
+                assert cliauth.next_poll(no, 5) == poll
+            else:
+                assert fails(poll, cliauth.next_poll, no, 5)
+
+    def test_retry_after_is_honoured_to_a_minute_at_most(self):
+        for seconds, poll in (("3", 10), ("25", 25), ("9999", 60), ("Wed, 21 Oct 2099 07:28:00 GMT", 10)):
+            assert cliauth.next_poll(refused(429, "", {"Retry-After": seconds}), 5) == poll
+
+    @table("status, body, headers, kind, message", [
+        (302, "", {"Location": "https://evil\x1b/"}, InvalidResponse,
+         "redirects to https://evil\\x1b/, which is never followed; name the endpoint's own address"),
+        (200, "<html>", {"Content-Type": "text/html"}, InvalidResponse,
+         "answered something that is not JSON (text/html); check the address"),
+        (204, "", {}, InvalidResponse, "answered something that is not JSON (no type); check the address"),
+        (400, {"error": "invalid_scope", "error_description": "no\x1b[0m"}, {}, ErrorResponse,
+         "answered 400 invalid_scope (no\\x1b[0m); check --scope"),
+        (401, "", {}, ErrorResponse, "answered 401; check the settings, or ask the provider"),
+        (503, "<html>", {}, ErrorResponse, "answered 503; try again later"),
+        (400, {"error": "server_error"}, {}, ErrorResponse, "answered 400 server_error; try again later")])
+    def test_what_is_no_success_says_what_to_do(self, status, body, headers, kind, message):
+        assert fails(kind, cliauth.read_answer, answered(status, body, headers)) == TOKEN_URL + " " + message
+        assert cliauth.read_answer(answered(200, {"error": None, "x": [1]})) == {"error": None, "x": [1]}
+
+    @table("name", "code code_verifier refresh_token token device_code client_secret client_assertion".split())
+    def test_a_secret_that_the_server_says_again_is_not_shown(self, name):
+        body = {"error": "x-S3CRET", "error_description": name + " S3CRET is unknown", "error_uri": "https://x/S3CRET"}
+        no = refused(400, body, {}, {name: "S3CRET"})
+        assert "S3CRET" not in repr(no) + repr(vars(no)) and name + " … is unknown" in str(no)
+
+    @table("settings, listed, way", [
+        ({}, "", ""), ({"client_auth": "basic"}, "client_secret_basic", ""), ({"client_secret": "s"}, "", "basic"),
+        ({"client_secret": "s"}, "client_secret_post client_secret_basic", "basic"),
+        ({"client_secret": "s"}, "client_secret_post", "post"), ({"client_secret": "s"}, "private_key_jwt", "post"),
+        ({"client_secret": "s", "client_auth": "post"}, "client_secret_basic", "post"),
+        ({"client_secret": "s", "client_auth": "basic"}, "client_secret_post", "basic"),
+        ({"client_secret": "s", "client_auth": "none"}, "", "")])
+    def test_a_secret_is_sent_one_way_and_the_client_id_always(self, settings, listed, way):
+        metadata = {"token_endpoint_auth_methods_supported": listed.split()} if listed else {}
+        headers, params = cliauth.client_authentication(dict(settings, client_id="my-cli"), metadata)
+        assert headers == ({"Authorization": "Basic bXktY2xpOnM="} if way == "basic" else {})
+        assert params == dict({"client_secret": "s"} if way == "post" else {}, client_id="my-cli")
+
+    def test_basic_credentials_are_form_encoded_first_and_an_assertion_replaces_the_secret(self):
+        settings = {"client_id": "my cli:1", "client_secret": "a+b/%:é"}  # my%20cli%3A1:a%2Bb%2F%25%3A%C3%A9
+        assert cliauth.client_authentication(settings, {}) == (
+            {"Authorization": "Basic bXklMjBjbGklM0ExOmElMkJiJTJGJTI1JTNBJUMzJUE5"}, {"client_id": "my cli:1"})
+        kind = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+        assert cliauth.client_authentication(settings, {}, "e30.e30.x") == ({}, {
+            "client_id": "my cli:1", "client_assertion": "e30.e30.x", "client_assertion_type": kind})
+
+    def test_each_attempt_has_secrets_of_its_own_and_knows_its_state(self):
+        first, second = cliauth.Attempt(True, True), cliauth.Attempt(True, True)
+        values = list(vars(first).values()) + list(vars(second).values())
+        assert len(set(values)) == 6 and all(re.match(r"[\w-]{43}\Z", value) for value in values)
+        others = [{"state": state} for state in ("", "é", "\udc80", first.state, second.state[:-1], second.state + "x")]
+        assert second.owns({"state": second.state}) and not any(second.owns(other) for other in others + [{}])
+        first.code_verifier = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"  # RFC 7636, appendix B
+        assert first.code_challenge() == "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM"
+
+    def test_the_authorization_request_carries_all_that_ties_the_answer_to_it(self):
+        attempt, bare = cliauth.Attempt(openid=True, pkce=True), cliauth.Attempt(openid=False, pkce=False)
+        more = {"client_id": "c", "scope": "openid a", "audience": "api", "resource": ["r1", "r2"]}
+        assert cliauth.authorization_request(dict(more, param={"prompt": "none"}), "http://[::1]:1", attempt) == dict(
+            more, response_type="code", redirect_uri="http://[::1]:1", state=attempt.state, nonce=attempt.nonce,
+            prompt="none", code_challenge=attempt.code_challenge(), code_challenge_method="S256")
+        for url in ("https://id/a?x=1&", "https://id/a?"):
+            found = cliauth.with_query(url[:-1], cliauth.authorization_request({"client_id": "c"}, "", bare))
+            assert found == "%sresponse_type=code&client_id=c&state=%s" % (url, bare.state)
+
+    @table("params, required, kind, message", [
+        ({"code": "c"}, False, None, "c"), ({"code": "c", "iss": "https://id/"}, True, None, "c"),
+        ({"code": "c", "iss": "https://evil\x1b"}, False, InvalidResponse,
+         "the answer is of another server: iss is https://evil\\x1b, not https://id; do not use it"),
+        ({"error": "access_denied", "iss": "https://evil"}, True, InvalidResponse, "the answer is of another server: "),
+        ({"code": "c"}, True, InvalidResponse, "the answer is of another server: iss is missing"),
+        ({"error": "access_denied", "code": "c"}, True, ErrorResponse,
+         "the sign-in was denied: access_denied; to try again, run: cliauth login"),
+        ({"error": "invalid_scope", "error_description": "x\n", "iss": "https://id"}, True, ErrorResponse,
+         "the sign-in was refused: invalid_scope (x\\n); check --scope")])
+    def test_a_callback_is_judged_by_iss_then_error_then_code(self, params, required, kind, message):
+        args = cliauth.read_callback, params, "https://id", required
+        assert (fails(kind, *args) if kind else args[0](*args[1:])).startswith(message)
+        assert cliauth.read_callback({"code": "c", "iss": "any"}, "", True) == "c"  # nothing to compare it with
+
+    def test_an_address_its_query_or_a_code_can_be_pasted_and_all_else_is_a_value_error(self):
+        a = {"code": "a", "state": "s"}
+        for text, params in [
+                ("http://[::1]:1/cb?code=a&state=s", a), ("https://x/c=d#code=a&state=s", a), ("?code=a&state=s", a),
+                ("state=s&code=a", a), ("my.app:/cb?code=a&state=s#_=_", a), (" <http://x?code=%2F>\n", {"code": "/"}),
+                ("state=s&code=4/a?b", {"state": "s", "code": "4/a?b"}), ("'4/0Abc-_~=='", {"code": "4/0Abc-_~=="}),
+                ("error=no&state=s", {"error": "no", "state": "s"})]:
+            assert cliauth.read_pasted(text) == params
+        for text in ("", "a b", "https://id/login", "http://x/?code=a\nstate=s", "?code=a&code=b", "ü", "code=%ff",
+                     "http://x/cb?error=&state=s", "http://x/cb?code=&state=s"):
+            with pytest.raises(ValueError):
+                cliauth.read_pasted(text)
+
+    @table("changes, found", [
+        ({}, (5, 900)), ({"interval": "7", "expires_in": "60"}, (7, 60)), ({"interval": 0.1}, (1, 900)),
+        ({"interval": 0}, (5, 900)), ({"interval": 3600}, (60, 900)), ({"interval": None, "expires_in": 0}, (5, 900)),
+        ({"verification_uri": None, "verification_url": "https://id/d"}, (5, 900)),  # Google
+        ({"device_code": None}, "has no device_code; try --flow paste"), ({"user_code": 5}, "has no user_code; "),
+        ({"verification_uri": ""}, "has no verification_uri; try --flow paste"),
+        ({"verification_uri": "http://id/d"}, "is not to be trusted: verification_uri must begin with https"),
+        ({"verification_uri_complete": "javascript:x"}, "is not to be trusted: verification_uri_complete is no plain"),
+        ({"verification_uri_complete": ["https://id"]}, "is not to be trusted: verification_uri_complete is no plain")])
+    def test_a_device_response_has_its_defaults_and_addresses_that_are_safe_to_open(self, changes, found):
+        answer = dict({"device_code": "d", "user_code": "U", "verification_uri": "https://id/d"}, **changes)
+        if isinstance(found, str):
+            words = fails(InvalidResponse, cliauth.read_device_response, answer)
+            assert words.startswith("the device authorization response " + found)
+        else:
+            device = cliauth.read_device_response(answer)
+            assert (device["interval"], device["expires_in"], device["verification_uri"]) == found + ("https://id/d",)
+
+    @table("message, answers", [
+        ("", [{"token_type": "bearer", "user": {}}, {"token_type": 0, "refresh_token": None, "id_token": ""}]),
+        ("the token response holds no access_token; check --token-endpoint", [{"access_token": x} for x in ("", None)]),
+        ("the access_token" + ASCII, [{"access_token": value} for value in (5, "a b", "a\r\nX: y", "a\n", "a\0")]),
+        ("the refresh_token" + ASCII, [{"refresh_token": "ü"}]), ("the id_token" + ASCII, [{"id_token": ["x"]}]),
+        ("the token is of type DPoP\\n" + ALIEN, [{"token_type": "DPoP\n"}]),
+        ("the token is of type ['mac']" + ALIEN, [{"token_type": ["mac"]}])])
+    def test_tokens_that_cannot_stand_in_a_header_are_refused_and_all_else_is_kept(self, message, answers):
+        for answer in (dict({"access_token": "~!"}, **changes) for changes in answers):
+            if message:
+                assert fails(InvalidResponse, cliauth.read_token, answer) == message
+            else:
+                assert cliauth.read_token(dict(answer)) == answer
+        assert "no access_token; " in fails(InvalidResponse, cliauth.read_token, {})
+
+    @table("token, end", [
+        ({"expires_in": 60}, NOW + 60), ({"expires_in": "60"}, NOW + 60), ({"expires_in": 0.9}, NOW),
+        ({"expires_in": 60, "expires_at": 5}, NOW + 60), ({"expires_in": None, "expires_at": str(NOW + 9)}, NOW + 9),
+        ({"access_token": jwt({"exp": NOW + 7})}, NOW + 7), ({"access_token": jwt({"exp": "never"})}, None),
+        ({"expires_in": "soon", "expires_at": "2030-01-01", "access_token": jwt({"exp": NOW + 7})}, NOW + 7),
+        ({"expires_at": 5, "access_token": jwt({"exp": NOW + 7})}, 5), ({"access_token": "opaque"}, None)])
+    def test_when_a_token_ends(self, token, end):
+        assert cliauth.expires_at(token, NOW) == end
+
+    def test_what_a_response_leaves_out_is_as_asked_or_as_before(self):
+        for scope, tokens in (("a", [{"scope": "a,"}, {"scope": ["a"]}, {"scopes": "a"}, {"scopes": ["a"]}]),
+                              ("asked too", [{}, {"scope": ""}, {"scope": None, "scopes": 5}])):
+            assert {cliauth.granted(token, "asked too") for token in tokens} == {scope}
+        old = {"access_token": "a", "refresh_token": "r", "id_token": "i", "user": {"id": 1}, "expires_in": 9,
+               "issued_at": 1, "expires_at": 1, "created_at": 1, "refresh_expires_in": 9, "refresh_token_expires_in": 9}
+        new, kept = {"access_token": "b", "user": 2, "refresh_expires_in": 0}, {"refresh_token": "r", "id_token": "i"}
+        assert cliauth.renewed(old, dict(new, refresh_token="", id_token=None)) == dict(new, **kept)
+
+    @table("fault, rows", [  # what differs in the claims (small) and in the rest (CAPITALS)
+        ("", [{}, {"aud": ["my-cli"]}, {"aud": ["x", "my-cli"], "azp": "my-cli"}, {"ID_TOKEN": None}, {"exp": NOW - 99},
+              {"nonce": None, "NONCE": ""}, {"iss": "https://any", "ISSUER": ""}, {"iat": NOW + 119},
+              {"auth_time": NOW - 60, "MAX_AGE": "60"}, {"iss": "google", "ISSUER": "https://google"},
+              {"iss": "https://ms/t-1/v2", "tid": "t-1", "ISSUER": "https://ms/{tenantid}/v2"},
+              {"at_hash": "77QmUPtjPfzWtF2AnpK9RQ", "TOKEN": "jHkWEdUXMU1BwAsC4vtUsZwnNvTIxEl0z9K3vx5KF0Y"}]),  # A.3
+        ("used: an encrypted one cannot be read here; ask the provider", [{"ID_TOKEN": "a.b.c.d.e"}]),
+        ("used: it is not a signed JWT; ask the provider", [{"ID_TOKEN": "opaque"}]),
+        ("trusted: it is unsigned", [{"ALG": "none"}, {"ALG": "None"}, {"ALG": None}]),
+        ("trusted: iss is evil\\n, not https://id/", [{"iss": "evil\n"}]),
+        ("trusted: iss is https://id, not https://id/", [{"iss": "https://id"}]),
+        ("trusted: iss is t-2, not https://t-1", [{"iss": "t-2", "tid": "t-1", "ISSUER": "https://{tenantid}"}]),
+        ("trusted: it was issued to another client (aud my-cli)", [{"azp": "other"}]),
+        ("trusted: it was issued to another client (aud None)", [{"aud": None}]),
+        ("trusted: it was issued to another client (aud ['a', 'b'])", [{"aud": ["a", "b"], "azp": "my-cli"}]),
+        ("trusted: of several audiences none is the authorized party (azp)", [{"aud": ["api", "my-cli"]}]),
+        ("trusted: it has no exp or no iat", [{"exp": None}, {"iat": "now"}]),
+        ("trusted: this machine's clock is 121 s off; set it", [{"iat": NOW + 121}]),
+        ("trusted: this machine's clock is 900 s off; set it", [{"iat": NOW - 900, "exp": NOW - 121}]),
+        ("trusted: its nonce belongs to another sign-in", [{"nonce": "x"}, {"nonce": None}]),
+        ("trusted: at_hash belongs to another access token", [{"at_hash": "77"}, {"at_hash": 5, "ALG": "EdDSA"}]),
+        ("trusted: the person signed in longer ago than max_age allows", [
+            {"auth_time": NOW - 181, "MAX_AGE": "60"}, {"MAX_AGE": "60"}])])
+    def test_an_id_token_is_for_this_client_this_sign_in_and_now(self, fault, rows):
+        for row in rows:
+            claims = dict(dict(iss="https://id/", aud="my-cli", sub="ada", iat=NOW, exp=NOW + 600, nonce="n"), **row)
+            claims = {name: value for name, value in claims.items() if value is not None and name.islower()}
+            id_token = row.get("ID_TOKEN", jwt(claims, row.get("ALG", "RS256")))
+            token = {"access_token": row.get("TOKEN", "at"), "id_token": id_token}
+            settings = {"client_id": "my-cli", "param": {"max_age": row.get("MAX_AGE")}}
+            args = token, settings, row.get("ISSUER", "https://id/"), NOW, row.get("NONCE", "n")
+            if fault:
+                assert fails(InvalidResponse, cliauth.check_id_token, *args) == "the ID token cannot be " + fault
+            else:
+                cliauth.check_id_token(*args)
+
+    def test_metadata_is_merged_from_two_places_and_that_of_another_issuer_ignored(self):
+        assert cliauth.discovery_addresses("https://i:8/a/") == [
+            "https://i:8/a/.well-known/openid-configuration", "https://i:8/.well-known/oauth-authorization-server/a"]
+        for issuer, known in (("https://id", "https://id/"), ("https://id/", "https://id"),
+                              ("https://m/x/v2", "https://m/{tenantid}/v2")):
+            assert cliauth.fits(issuer, known)
+        for issuer, known in ((None, "https://id"), ("https://id/a", "https://id"), ("https://idxe", "https://id.e"),
+                              ("https://id\n", "https://id"), ("https://m/a/b", "https://m/{tenantid}")):
+            assert not cliauth.fits(issuer, known)
+        openid = {"issuer": "https://id/", "token_endpoint": "https://id/t1", "userinfo_endpoint": "", "jwks_uri": "x"}
+        oauth = {"issuer": "https://id", "token_endpoint": "https://id/t2", "userinfo_endpoint": "https://id/u"}
+        evil = {"issuer": "https://evil", "revocation_endpoint": "https://evil/r"}
+        assert cliauth.read_metadata("https://id", [None, openid, evil, oauth]) == {
+            "issuer": "https://id/", "token_endpoint": "https://id/t1", "userinfo_endpoint": "https://id/u"}
+        assert cliauth.read_metadata("https://id", [evil, None, {"token_endpoint": "https://x/t"}]) == {}
+        for url in (["https://id/t"], "http://id/t", "https://id/\x1b", 5):
+            words = fails(InvalidResponse, cliauth.read_metadata, "https://id", [dict(openid, token_endpoint=url)])
+            assert words.startswith("the metadata of https://id is not to be trusted: token_endpoint ")
+
+    def test_an_endpoint_by_hand_wins_and_an_mtls_alias_needs_a_certificate(self):
+        metadata = {"token_endpoint": "https://id/t", "mtls_endpoint_aliases": {"token_endpoint": "https://mtls/t"}}
+        for settings, url in (({}, "https://id/t"), ({"client_cert": "c.pem"}, "https://mtls/t"),
+                              ({"client_cert": "c.pem", "token_endpoint": "https://hand/t"}, "https://hand/t")):
+            assert cliauth.endpoint(settings, metadata, "token_endpoint") == url
+
+    def test_the_userinfo_address_is_filled_from_the_token_response(self):
+        token = {"user_id": 7, "user": {"id": "a/b?{c}"}, "access_token": "S3CRET"}
+        assert cliauth.fill("https://id/{user_id}/{user.id}?x={user_id}", token) == "https://id/7/a%2Fb%3F%7Bc%7D?x=7"
+        for name in ("nobody", "user", "user.id.x", "access_token"):
+            assert fails(UsageError, cliauth.fill, "https://id/{%s}" % name, token) == (
+                "the token response has no %s for https://id/{%s}; check --userinfo-endpoint" % (name, name))
+
+
+# ─── 5 HTTP ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+@contextlib.contextmanager
+def talker(*pieces):
+    """A server that answers each request with these bytes, waits where a number stands, and hangs up."""
+    door, over = socket.socket(), threading.Event()
+    door.bind(("127.0.0.1", 0))
+    door.listen(5)
+
+    def serve():
+        with contextlib.suppress(OSError):
+            while True:
+                with door.accept()[0] as connection, contextlib.suppress(ConnectionError):
+                    talker.heard = connection.recv(1 << 16)
+                    for piece in pieces:
+                        over.wait(piece) if isinstance(piece, float) else connection.sendall(piece)
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        yield "127.0.0.1:%d" % door.getsockname()[1]
+    finally:
+        over.set()
+        door.shutdown(socket.SHUT_RDWR)  # ends accept
+        thread.join()
+        door.close()
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory):
+    """The files of two certificates, each with its key, that nobody trusts: for 127.0.0.1, and for another host."""
+    files = [str(tmp_path_factory.mktemp("tls") / "cert.pem") for _ in range(2)]
+    for path, name in ((files[0], "IP:127.0.0.1"), (files[1], "DNS:elsewhere.example")):
+        command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /CN=test -addext"
+        try:
+            subprocess.run(command.split() + ["subjectAltName=" + name, "-keyout", path + ".key", "-out", path],
+                           check=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        except (OSError, subprocess.CalledProcessError):
+            pytest.skip("no openssl command that can make a certificate")
+    return files
+
+
+@contextlib.contextmanager
+def behind_tls(cert):
+    """The metadata's address of a server behind this certificate."""
+    import ssl
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(cert, cert + ".key")
+    with Server() as server:
+        server.web.socket = context.wrap_socket(server.web.socket, server_side=True)
+        yield server.issuer.replace("http:", "https:") + "/.well-known/openid-configuration"
+
+
+OK = b"HTTP/1.1 200 OK\r\n"
+
+
+class TestHTTP:
+    def send(self, url, form=None, headers=None, timeout=5, **settings):
+        self.traced = []
+        return cliauth.Http(settings, self.traced.append).send("POST" if form else "GET", url, form, headers, timeout)
+
+    def test_a_redirect_is_reported_and_never_followed(self, server):
+        for status in (301, 302, 303, 307, 308):
+            server.script["/token"] = [(status, "", {"Location": server.issuer + "/userinfo"})]
+            answer = self.send(server.issuer + "/token", {"code": "c"}, {"Authorization": "Basic eA=="})
+            assert (answer.status, answer.headers["Location"]) == (status, server.issuer + "/userinfo")
+        assert [path for _, path, _, _ in server.requests] == ["/token"] * 5
+        method, _, params, headers = server.requests[0]
+        assert (method, params, headers["Accept"]) == ("POST", {"code": "c"}, "application/json")
+        assert headers["User-Agent"].startswith("cliauth/%s " % cliauth.__version__)  # GitHub wants one
+
+    @table("head, drop", [
+        (b"", b""), (b"", b"H"), (OK, b"A: b\r\n"), (OK + b"\r\n", b"x"), (OK + b"Content-Length: 999\r\n\r\n", b"x"),
+        (OK + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n")])
+    def test_a_dripping_server_cannot_outlive_the_deadline(self, head, drop):
+        with talker(head, *[drop, 0.05] * 100) as place:
+            started = time.monotonic()
+            words = fails(Unreachable, self.send, "http://%s/" % place, timeout=0.3)
+            assert re.search("no whole answer|timed out", words) and time.monotonic() - started < 1.5
+
+    @table("answer, kind, message", [
+        (OK + b"Content-Length: 10\r\n\r\nab", Unreachable, "the answer of http://%s/x was cut short; try again"),
+        (OK + b"Content-Length: " + b"9" * 20 + b"\r\n\r\nab", Unreachable, "the answer of http://%s/x was cut short"),
+        (OK + b"Transfer-Encoding: chunked\r\n\r\n5\r\nab", Unreachable, "the answer of %s was cut short; try again"),
+        (OK + b"\r\n" + b"x" * 1048577, InvalidResponse, "http://%s/x answered more than 1048576 bytes; check "),
+        (b"SSH-2.0-x\x1b\r\n", InvalidResponse, "%s does not speak HTTP: SSH-2.0-x\\x1b\\r\\n; check the address"),
+        (OK + b"A: b\r\n" * 101 + b"\r\n", InvalidResponse, "%s does not speak HTTP: got more than 100 headers"),
+        (OK + b"A: " + b"b" * 70000 + b"\r\n\r\n", InvalidResponse, "%s does not speak HTTP: got more than 65536"),
+        (b"", Unreachable, "%s cannot be reached: Remote end closed connection without response; check the ")])
+    def test_a_broken_answer_is_an_error_that_says_what_helps(self, answer, kind, message):
+        with talker(answer) as place:
+            words = fails(kind, self.send, "http://%s/x?S3CRET" % place)
+            assert words.startswith(message.replace("%s", place)) and "; " in words and "S3CRET" not in words
+        with talker(OK + b"\r\n" + b"x" * 1048576) as place:
+            assert len(self.send("http://%s/" % place).body) == 1048576
+
+    @table("path", ["/?S3CRET", "?S3CRET"])
+    def test_a_refused_connection_is_unreachable_and_its_query_is_not_shown(self, path):
+        with socket.socket() as nobody:
+            nobody.bind(("127.0.0.1", 0))
+            place = "127.0.0.1:%d" % nobody.getsockname()[1]
+            words = fails(Unreachable, self.send, "http://%s%s" % (place, path))
+        assert words == place + " cannot be reached: Connection refused; check the network and the address"
+
+    def test_loopback_never_goes_through_a_proxy_and_all_else_does(self, server, monkeypatch):
+        with talker(b"HTTP/1.1 403 Not you\r\n\r\n") as place:
+            for name in ("http_proxy", "HTTPS_PROXY", "ALL_PROXY"):
+                monkeypatch.setenv(name, "http://" + place)
+            assert self.send(server.issuer + "/.well-known/openid-configuration").status == 200
+            assert "403 Not you" in fails(Unreachable, self.send, "https://id.example:84/token", {"code": "S3CRET"})
+        assert talker.heard.startswith(b"CONNECT id.example:84 HTTP/1.") and b"S3CRET" not in talker.heard
+
+    @table("name, kind", [("HTTPS_PROXY", "socks5"), ("HTTPS_PROXY", "https"), ("all_proxy", "socks5h")])
+    def test_a_proxy_that_python_cannot_use_is_refused_by_name(self, name, kind, monkeypatch):
+        monkeypatch.setenv(name, kind + "://me:S3CRET@127.0.0.1:1080")
+        assert fails(UsageError, self.send, "https://id.example/") == (
+            "Python cannot use a proxy of the kind " + kind
+            + "; name an http:// proxy in HTTPS_PROXY, or list the host in NO_PROXY")
+
+    def test_only_a_trusted_certificate_of_that_very_host_will_do(self, certificates, monkeypatch):
+        ours, other = certificates
+        with behind_tls(ours) as url:
+            for settings in ({}, {"ca_file": other}):
+                words = fails(Unreachable, self.send, url, **settings)
+                assert words.startswith("the certificate of 127.0.0.1:") and "--ca-file" in words
+            assert self.send(url, ca_file=ours).status == 200
+            monkeypatch.setenv("SSL_CERT_FILE", ours)
+            assert self.send(url).status == 200
+        with behind_tls(other) as url:
+            assert fails(Unreachable, self.send, url, ca_file=other).endswith("; check the address")
+
+    @table("content", [None, "no certificate", ""])
+    def test_files_without_certificates_are_an_error(self, content, tmp_path, monkeypatch):
+        path = tmp_path / "ca\x1b.pem"
+        if content is not None:
+            path.write_text(content)
+        words = fails(UsageError, self.send, "https://127.0.0.1:1/", client_cert=str(path))
+        assert words.startswith("the client certificate %s cannot be used (" % cliauth.visible(path))
+        words = fails(UsageError, self.send, "https://127.0.0.1:1/", ca_file=str(path))
+        monkeypatch.setenv("SSL_CERT_FILE", str(path))
+        assert words == fails(UsageError, self.send, "https://127.0.0.1:1/")
+        assert words.startswith("no CA certificates can be read from %s (" % cliauth.visible(path))
+        assert words.endswith("); check --ca-file or SSL_CERT_FILE")
+
+    def test_neither_trace_nor_error_tells_a_secret(self, server):
+        server.script["/token"] = [(400, {"error": "no", "error_description": "S3CRET HIDDEN", "\x1bname": "S3CRET"})]
+        form, headers = {"code": "S3CRET", "scope": "", "client_id": "c"}, {"Authorization": "Bearer HIDDEN"}
+        answer = self.send(server.issuer + "/token?key=S3CRET", form, headers)
+        traced = "\n".join(self.traced)
+        for part in ("POST %s/token 23 bytes" % server.issuer, "code, client_id", "400 application/json",
+                     "error, error_description, \\x1bname", "%d bytes" % len(answer.body)):
+            assert part in traced
+        assert "S3CRET" not in traced and "HIDDEN" not in traced
+        assert "400 no (… …); " in fails(ErrorResponse, cliauth.read_answer, answer)
+
+
+# ─── 6 Terminal ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+DISPLAY, LINUX, WSL = {"DISPLAY": ":0"}, {"/proc/version": "Linux 6.1"}, {"/proc/version": "Linux 5.15-Microsoft-WSL2"}
+SSH, HELPER = {"SSH_CONNECTION": "10.0.0.1 1 10.0.0.2 22"}, "/home/me/.vscode-server/bin/helpers/browser.sh"
+AWAY = ", so your browser is on another machine"
+
+
+class TestTerminal:
+    @table("reason, rows", [  # environment; files or platform; what is installed; the command
+        ("this is a desktop", [
+            (DISPLAY, LINUX, "xdg-open firefox", "xdg-open"), ({"WAYLAND_DISPLAY": "w"}, LINUX, "firefox", "firefox"),
+            (DISPLAY, {"/.dockerenv": ""}, "firefox", "firefox"), (DISPLAY, WSL, "xdg-open", "xdg-open"),
+            ({}, "win32", "", "rundll32 url.dll,FileProtocolHandler"), ({}, "darwin", "", "/usr/bin/open"),
+            (dict(DISPLAY, SSH_TTY="/dev/pts/1"), LINUX, "xdg-open", "xdg-open")]),
+        ("BROWSER is set", [
+            (dict(SSH, BROWSER=HELPER), LINUX, HELPER, HELPER), (dict(SSH, BROWSER="mine"), LINUX, "mine", "mine"),
+            ({"CODESPACES": "true", "BROWSER": "mine"}, LINUX, "mine", "mine"),
+            ({"BROWSER": "'a:gone:lynx:/bin/links:mine --new %s"}, LINUX, "lynx /bin/links mine", "mine --new %s"),
+            ({"BROWSER": "gone;C:\\ff.exe -x"}, "win32", "C:\\ff.exe", "C:\\ff.exe -x")]),
+        ("this is WSL", [({}, WSL, "wslview rundll32.exe", "wslview"),
+                         ({"WSL_INTEROP": "x"}, LINUX, "rundll32.exe", "rundll32.exe url.dll,FileProtocolHandler")]),
+        ("this is an SSH session" + AWAY, [(dict(DISPLAY, **SSH), LINUX, "xdg-open", ""), (SSH, "darwin", "", ""),
+                                           (dict(SSH, BROWSER="w3m"), LINUX, "w3m", ""), (SSH, WSL, "wslview", "")]),
+        ("CODESPACES is set" + AWAY, [(dict(DISPLAY, CODESPACES="true"), LINUX, "xdg-open", ""),
+                                      ({"CODESPACES": "true", "BROWSER": HELPER}, LINUX, HELPER, "")]),
+        ("GITPOD_WORKSPACE_URL is set" + AWAY, [(dict(DISPLAY, GITPOD_WORKSPACE_URL="x"), LINUX, "xdg-open", "")]),
+        ("CLOUD_SHELL is set" + AWAY, [(dict(DISPLAY, CLOUD_SHELL="true"), LINUX, "xdg-open", "")]),
+        ("this is a container", [({}, {"/run/.containerenv": ""}, "firefox", ""), ({}, {"/.dockerenv": ""}, "", ""),
+                                 ({}, dict(WSL, **{"/.dockerenv": ""}), "wslview rundll32.exe", "")]),
+        ("there is no display", [({}, LINUX, "xdg-open", ""), ({}, WSL, "", ""), ({"BROWSER": "gone"}, LINUX, "", "")]),
+        ("no browser is installed", [(DISPLAY, LINUX, "lynx w3m", "")])])
+    def test_where_a_browser_can_be_used(self, reason, rows):
+        for environ, files, installed, argv in rows:
+            platform, files = (files, {}) if isinstance(files, str) else ("linux", files)
+            which = {name: name for name in installed.split()}.get
+            assert cliauth.find_browser(environ, platform, files, which) == (argv.split(), reason)
+
+    def test_the_browser_of_this_machine_may_have_a_space_in_its_name(self, monkeypatch, tmp_path):
+        os.symlink(sys.executable, str(tmp_path / "my browser"))
+        monkeypatch.setenv("PATH", str(tmp_path))
+        monkeypatch.setenv("BROWSER", "my browser")
+        assert Terminal().browser() == (["my browser"], "BROWSER is set")
+
+    @table("environ, name", [
+        ({}, ""), ({"CI": "true"}, "CI"), ({"CI": "woodpecker"}, "CI"), ({"CI": "False"}, ""), ({"CI": "0"}, ""),
+        ({"CI": ""}, ""), ({"CI": "false", "TF_BUILD": "True"}, "TF_BUILD")] + [({name: "x"}, name) for name in (
+            "GITHUB_ACTIONS", "GITLAB_CI", "TF_BUILD", "JENKINS_URL", "BUILDKITE", "TEAMCITY_VERSION")])
+    def test_in_a_ci_job_nobody_is_there(self, environ, name):
+        assert cliauth.nobody_there(environ) == name
+
+    TELL = ("import json, os, sys; print('noise'); print('noise', file=sys.stderr); json.dump([sys.argv[2:], "
+            "sys.stdin.read(), os.getsid(0), 'CLIAUTH_CLIENT_SECRET' in os.environ], open(sys.argv[1], 'w'))")
+
+    @table("argv, expected", [([], "%s"), (["--app=%s", "--new"], "--app=%s --new")])
+    def test_the_browser_is_started_detached_without_a_shell_and_without_our_secrets(
+            self, argv, expected, tmp_path, monkeypatch, capfd):
+        monkeypatch.setenv("CLIAUTH_CLIENT_SECRET", "S3CRET")
+        url, fifo = "https://id.example/a?b=$(touch${IFS}x);`id`|'\"&c=%20<>*~", str(tmp_path / "fifo")
+        os.mkfifo(fifo)
+        with open(fifo, "r+b", 0) as told:
+            Terminal().open_browser([sys.executable, "-c", self.TELL, fifo] + argv, url)
+            assert select.select([told], [], [], 10)[0]
+            args, stdin, session, secret = json.loads(told.read(1 << 16).decode())
+        assert (args, stdin, secret) == ([part.replace("%s", url) for part in expected.split()], "", False)
+        assert session != os.getsid(0) and capfd.readouterr() == ("", "")
+
+    @table("url", ["http://id.example/", "file:///etc/passwd", "javascript:alert(1)", "--help", "https://id/ x"])
+    def test_only_a_checked_address_is_opened_and_a_browser_that_does_not_start_is_no_failure(self, url, capsys):
+        assert fails(UsageError, Terminal().open_browser, ["/nowhere"], url).startswith("the address to open ")
+        Terminal().open_browser(["/nowhere"], "https://id.example/")
+        assert capsys.readouterr().err.startswith("The browser did not start (No such file or directory")
+
+    @table("quiet, verbose, shown", [(0, 0, "say\nnote\n"), (1, 0, "say\n"), (0, 1, "say\nnote\ntrace\n")])
+    def test_quiet_leaves_out_notes_and_verbose_adds_the_trace(self, quiet, verbose, shown, capsys):
+        terminal = Terminal(quiet, verbose)
+        for work in (terminal.say, terminal.note, terminal.trace):
+            work(work.__name__)
+        terminal.countdown("it", 5)  # not where stderr is no terminal
+        assert capsys.readouterr() == ("", shown)
+
+    @table("stream, words", [
+        (lambda: None, "stdout is closed"), (lambda: io.TextIOWrapper(io.BytesIO()).detach(), "stdout is closed"),
+        (lambda: [stream.close() or stream for stream in [io.StringIO()]][0], "stdout is closed"),
+        (lambda: open("/dev/full", "w"), "No space left on device"),
+        (lambda: io.TextIOWrapper(io.BytesIO(), "ascii"), "")])
+    def test_what_cannot_be_said_is_left_out_and_what_cannot_be_printed_is_an_error(self, stream, words, monkeypatch):
+        for name, work in (("stderr", Terminal().say), ("stdout", cliauth.out)):
+            opened = stream()
+            monkeypatch.setattr(sys, name, opened)
+            if words and name == "stdout":
+                assert fails(Unreachable, work, "→").startswith("the output could not be written: " + words)
+            else:
+                work("→")
+            assert words or opened.buffer.getvalue().strip() == b"\\u2192"
+            with contextlib.suppress(AttributeError, OSError):
+                opened.close()
+
+    def test_a_countdown_stands_on_a_terminal_alone_and_is_wiped(self, monkeypatch):
+        master, slave = pytest.importorskip("pty").openpty()
+        line = "Waiting for the browser: 4:09 left, Ctrl-C ends it "
+        with open(slave, "w") as stderr, open(master, "rb", 0) as seen:
+            monkeypatch.setattr(sys, "stderr", stderr)
+            for quiet, term, expected in [(True, "", ""), (False, "dumb", ""),
+                                          (False, "xterm", "\r%s\r%s\r" % (line, " " * len(line)))]:
+                monkeypatch.setenv("TERM", term)
+                terminal, shown = Terminal(quiet), b""
+                terminal.countdown("the browser", 249.9)
+                terminal.say("end")
+                while not shown.endswith(b"end\r\n"):
+                    shown += seen.read(1000)
+                assert shown.decode() == expected + "end\r\n"
+
+    def test_lines_are_read_from_the_descriptor_as_they_come(self, monkeypatch):
+        (reading, writing), terminal = os.pipe(), Terminal()
+        with open(reading) as stdin:
+            monkeypatch.setattr(sys, "stdin", stdin)
+            assert terminal.keyboard(terminal_only=True) is None  # a pipe is not where somebody types
+            assert terminal.keyboard(terminal_only=False) == reading
+            for data, line in ((b"ha", None), (b"lf \r\nne", "half"), (b"xt\n", "next"), (b"l\xff", None)):
+                os.write(writing, data)
+                assert terminal.read_line(reading) == line
+            os.close(writing)
+            assert terminal.read_line(reading) == "l\ufffd"
+            with pytest.raises(EOFError):
+                terminal.read_line(reading)
+        for closed in (stdin, None, io.StringIO()):
+            monkeypatch.setattr(sys, "stdin", closed)
+            assert terminal.keyboard(terminal_only=False) is None
+
+
+# ─── 7 Loopback ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+TRUE = "GET /callback?code=MARK&state=ours HTTP/1.1\r\nHost: {host}\r\n\r\n"
+
+
+def listening(uri="http://127.0.0.1:0/callback"):
+    return contextlib.closing(cliauth.Listener(uri))
+
+
+def connect(listener, request="", which=0):
+    client = socket.socket(listener.sockets[which].family)
+    client.settimeout(5)
+    client.connect(listener.sockets[which].getsockname())
+    client.sendall(request.replace("{host}", listener.hosts[0]).encode("latin-1"))
+    return client
+
+
+def serve(listener, client=None):
+    """Lets the listener work until it has the authorization response, has answered the client, or has no more to do."""
+    while True:
+        ready = select.select(listener.sources() + ([client] if client else []), [], [], 5 if client else 0)[0]
+        params = None if client in ready else listener.step(ready, lambda params: params.get("state") == "ours")
+        if params or not ready or client in ready:
+            return params
+
+
+def visit(listener, request=TRUE, which=0, signed_in=True):
+    """The parameters that the listener took from this request, and the page that it answered."""
+    with connect(listener, request, which) as client:
+        if "\r\n\r\n" not in request:
+            client.shutdown(socket.SHUT_WR)
+        params = serve(listener, client)
+        if params:
+            client.settimeout(0)
+            with pytest.raises(BlockingIOError):  # nothing is said before the code has been exchanged
+                client.recv(1)
+            client.settimeout(5)
+            listener.answer(signed_in)
+        with contextlib.suppress(ConnectionResetError):
+            return params, b"".join(iter(lambda: client.recv(1 << 16), b"")).decode()
+        return params, ""
+
+
+class TestLoopback:
+    @table("uri, target, which", [
+        ("http://127.0.0.1:0/callback", "/callback", 0), ("http://127.0.0.1:0", "/", 0), ("http://[::1]:0/", "/", 0),
+        ("http://127.0.0.1:0/a/b?x=0", "/a/b", 0), ("http://[::1]:0/cb", "/cb", 0), ("http://localhost:0", "/", 0),
+        ("http://localhost:0/callback", "/callback", 1)])
+    def test_the_callback_arrives_at_the_redirect_uri_as_it_was_given(self, uri, target, which):
+        with listening(uri) as listener:
+            port = listener.sockets[0].getsockname()[1]
+            assert listener.redirect_uri == uri.replace(":0", ":%d" % port, 1)
+            addresses = {"[": ["::1"], "l": ["127.0.0.1", "::1"]}.get(uri[7], ["127.0.0.1"])
+            assert [each.getsockname()[:2] for each in listener.sockets] == [(address, port) for address in addresses]
+            assert not any(each.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT) for each in listener.sockets)
+            params, page = visit(listener, TRUE.replace("/callback?code=MARK", target + "?x=0&code=a%20b"), which)
+            assert params == {"x": "0", "code": "a b", "state": "ours"} and page.startswith("HTTP/1.1 200 OK\r\n")
+
+    @table("status, ignored, changes", [  # the answer, what is remembered, what is changed in the true request
+        (405, "a request that was no GET", [("GET", "POST"), ("GET", "HEAD"), ("GET", "OPTIONS")]),
+        (400, "a request that was no GET", [("GET ", "GET http://{host}"), ("MARK", "\xe9"), ("MARK", "\0"),
+                                            (" HTTP/1.1", ""), (TRUE, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")]),
+        (None, "a request that was no GET", [(TRUE, "GET /" + "x" * 70000)]),  # an answer may get lost
+        (400, "a request for host evil\\x1b.example", [("{host}", "evil\x1b.example")]),
+        (400, "a request for host 127.0.0.1", [("{host}", "127.0.0.1")]),
+        (400, "a request for host None", [("Host: {host}\r\n", "")]),
+        (400, "a request in which host comes twice", [("\r\n\r\n", "\r\nhost: evil.example\r\n\r\n")]),
+        (404, None, [("/callback?code=MARK&state=ours", "/favicon.ico")] + [
+            ("/callback", path) for path in ("/callback/", "/Callback", "/%63allback", "//callback", "/")]),
+        (400, "a request from inside a page", [
+            ("\r\n\r\n", "\r\nSec-Fetch-Mode: %s\r\n\r\n" % mode) for mode in ("cors", "no-cors", "websocket")]),
+        (400, "a request in which code comes twice", [("&state", "&code=2&state")]),
+        (400, "a request in which state comes twice", [("ours", "ours&%73tate=ours")]), (400, ..., [("MARK", "%ff")]),
+        (400, "an answer without our state", [("ours", "theirs"), ("&state=ours", ""), ("code=MARK", "")]),
+        (400, "an answer without our state (error denied\\x1b)", [
+            ("code=MARK&state=ours", "error=denied%1b&state=theirs"), ("code=MARK&state=ours", "error=denied%1b")]),
+        (0, None, [(TRUE, TRUE[:-2]), (TRUE, ""), (TRUE, "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03")])])  # TLS
+    def test_whatever_is_not_the_answer_is_turned_away_and_the_wait_goes_on(self, status, ignored, changes):
+        with listening() as listener:
+            for old, new in changes:
+                params, page = visit(listener, TRUE.replace(old, new))
+                assert params is None and not re.search("MARK|theirs|evil|denied", page)
+                assert status is None or page[:13] == ("HTTP/1.1 %d " % status if status else "")
+            assert ignored is ... or listener.ignored == [ignored] * (ignored is not None)
+            assert visit(listener)[0] == {"code": "MARK", "state": "ours"}
+
+    def test_what_was_ignored_is_remembered_once_and_not_without_end(self):
+        with listening() as listener:
+            for number in [1, 1] + list(range(9)):
+                visit(listener, TRUE.replace("{host}", "h%d" % number))
+            assert listener.ignored == ["a request for host h%d" % number for number in (1, 0, 2, 3, 4)]
+
+    @table("signed_in, status, title", [(True, "200 OK", "Signed in"), (False, "400 Bad Request", "Sign-in failed")])
+    def test_the_page_tells_the_truth_and_reflects_nothing(self, signed_in, status, title):
+        request = TRUE.replace("code=", "error=").replace("Host", "Sec-Fetch-Mode: navigate\r\nCookie: MARK\r\nHost")
+        with listening() as listener:
+            params, page = visit(listener, request, signed_in=signed_in)
+        head, _, body = page.partition("\r\n\r\n")
+        headers = dict(line.split(": ", 1) for line in head.split("\r\n")[1:])
+        assert params == {"error": "MARK", "state": "ours"} and "MARK" not in page and "terminal" in body
+        assert head.startswith("HTTP/1.1 %s\r\n" % status) and "<h1>%s</h1>" % title in body
+        assert headers.pop("Content-Security-Policy").startswith("default-src 'none'; ")
+        assert headers == {
+            "Content-Type": "text/html; charset=utf-8", "Content-Length": str(len(body.encode())),
+            "Connection": "close", "Cache-Control": "no-store", "Referrer-Policy": "no-referrer",
+            "X-Content-Type-Options": "nosniff"}
+
+    def test_300_idle_and_slow_connections_delay_nothing_and_cost_nothing(self):
+        started = time.monotonic()
+        with listening() as listener, contextlib.ExitStack() as stack:
+            for number in range(300):
+                stack.enter_context(connect(listener, "GET /callback?code=" if number % 2 else ""))
+                serve(listener)
+            assert len(listener.heads) <= 64 and not select.select(listener.sources(), [], [], 0)[0]
+            slow = stack.enter_context(connect(listener, TRUE[:30]))
+            assert serve(listener) is None
+            slow.sendall(TRUE[30:].replace("{host}", listener.hosts[0]).encode())
+            assert serve(listener, slow) == {"code": "MARK", "state": "ours"}
+        assert time.monotonic() - started < 2
+
+    @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux lets select go beyond the file limit")
+    def test_at_the_file_limit_an_idle_connection_makes_room(self):
+        import resource
+        with listening() as listener, contextlib.ExitStack() as stack:
+            for _ in range(3):
+                stack.enter_context(connect(listener))
+                serve(listener)
+            client = stack.enter_context(connect(listener, TRUE))
+            spare = [os.dup(0)]
+            while spare[-1] < client.fileno():
+                spare.append(os.dup(0))
+            soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (spare[-1] + 1, hard))
+            try:
+                assert serve(listener, client) == {"code": "MARK", "state": "ours"} and len(listener.heads) == 3
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+                for descriptor in spare:
+                    os.close(descriptor)
+
+    def test_a_port_that_is_taken_or_impossible_is_an_os_error_and_nothing_stays_open(self):
+        with listening("http://localhost:0/callback") as both:
+            port = both.sockets[0].getsockname()[1]
+        with socket.socket(socket.AF_INET6) as other:
+            other.bind(("::1", port))
+            other.listen(1)
+            for host, at in (("[::1]", port), ("localhost", port), ("127.0.0.1", 70000)):
+                with pytest.raises(OSError):
+                    cliauth.Listener("http://%s:%d/callback" % (host, at))
+            cliauth.Listener("http://127.0.0.1:%d/callback" % port).close()
+
+    def test_a_fixed_port_can_be_used_again_at_once(self):
+        with listening() as listener:
+            visit(listener)
+        with listening(listener.redirect_uri) as again:
+            assert again.redirect_uri == listener.redirect_uri and visit(again)[0]
+
+
+# ─── 8 Flows ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+TOKEN = {"access_token": "at-1", "token_type": "Bearer", "expires_in": 3600, "refresh_token": "rt-1"}
+PENDING = (400, {"error": "authorization_pending"})
+
+
+def fetch(url, form=None):
+    """Status, headers and body of one request, whose redirect is not followed; a form is posted."""
+    from http.client import HTTPConnection
+    host, slash, rest = url.partition("://")[2].partition("/")
+    with contextlib.closing(HTTPConnection(host, timeout=5)) as connection:
+        connection.request("POST" if form else "GET", slash + rest, cliauth.encode_form(form) if form else None)
+        answer = connection.getresponse()
+        return answer.status, answer.headers, answer.read().decode()
+
+
+def query(url):
+    return cliauth.parse_form(url.partition("?")[2])
+
+
+def decide(server, address, decision="allow"):
+    """Presses a button on the page at the address; the redirect that comes of it."""
+    number = re.search("name=request value=([^>]+)", fetch(address)[2]).group(1)
+    return fetch(server.issuer + "/decision", {"request": number, "decision": decision})[1].get("Location")
+
+
+def redirected(server, address):
+    """Where a server that asks nobody sends the browser from this address."""
+    uri = query(address)["redirect_uri"]
+    return cliauth.with_query(uri if uri.count("/") > 2 else uri + "/", {
+        "code": "code-1", "state": query(address)["state"], "iss": server.issuer})
+
+
+def signed(**claims):
+    """A JWT whose signature nobody can check."""
+    return ".".join(cliauth.base64url(json.dumps(part).encode()) for part in ({"alg": "RS256"}, claims, "signature"))
+
+
+def failure(work, *args, **options):
+    """Exit code and text of the error that the work ends with."""
+    with pytest.raises(cliauth.AuthError) as error:
+        work(*args, **options)
+    return error.value.exit_code, str(error.value)
+
+
+def held(client):
+    """What is in the client's token file."""
+    with open(client.locate().path, encoding="utf-8") as file:
+        return json.load(file)
+
+
+class Played(Terminal):
+    """A terminal that remembers what it says; `visit` plays its browser, `typist` types what an address leads to."""
+
+    def __init__(self, visit=None, typist=None, pen=None):
+        super().__init__()
+        self.text, self.opened, self.visit, self.typist, self.pen, self.tty = "", [], visit, typist, pen, False
+
+    def write(self, text):
+        self.text += text
+
+    def interactive(self):
+        return self.tty
+
+    def browser(self):
+        return (["browser"], "a browser is there") if self.visit else ([], "there is no display")
+
+    def open_browser(self, argv, url):
+        self.opened.append(url)
+        self.visited = cliauth.Background(lambda: self.visit(url))
+        if "/device" in url:  # the person is quicker than the first poll
+            self.visited.result(5)
+
+    def say(self, text):
+        super().say(text)
+        shown = re.search(r"\n    (https?://\S+)\n", text)
+        if shown and self.typist:
+            with os.fdopen(self.pen, "w") as pen:
+                pen.write("".join(line + "\n" for line in self.typist(shown.group(1))))
+
+
+def client_of(server, scope="openid", visit=None, client_id="demo", **settings):
+    """A client whose browser does as `visit` says, or else is its person's."""
+    visit = visit or (lambda url: fetch(decide(server, url) or url))
+    return Client(server.issuer, client_id, scope, **{"terminal": Played(visit), **settings})
+
+
+@pytest.fixture
+def typing(monkeypatch):
+    """typing(function): a terminal without a browser, where somebody types the lines it makes of the address shown."""
+    reader, pen = os.pipe()
+    with os.fdopen(reader) as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        yield lambda typist: Played(typist=typist, pen=pen)
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
+    """Whoever waits for a browser that never comes back finds out in ten seconds."""
+    monkeypatch.setattr(Client.login, "__defaults__", ("auto", 10, True))
+
+
+class TestFlows:
+    """The conversations with an authorization server, as they look on the wire and on the terminal."""
+
+    def test_the_browser_flow_asks_for_what_the_rfcs_want_and_nothing_else(self, server):
+        from hashlib import sha256
+        client = client_of(server, "openid email")
+        client.login("browser")
+        asked, exchange = query(client.terminal.opened[0]), server.asked("/token")[0]
+        verifier, uri = exchange["code_verifier"], exchange["redirect_uri"]
+        assert asked == {"response_type": "code", "client_id": "demo", "scope": "openid email", "redirect_uri": uri,
+                         "state": asked["state"], "nonce": asked["nonce"], "code_challenge_method": "S256",
+                         "code_challenge": cliauth.base64url(sha256(verifier.encode()).digest())}
+        assert exchange == {"grant_type": "authorization_code", "client_id": "demo", "code": exchange["code"],
+                            "redirect_uri": uri, "code_verifier": verifier}
+        assert re.match(r"http://127\.0\.0\.1:\d+/callback\Z", uri) and "scope=openid%20email" in client.terminal.text
+        assert min(map(len, (asked["state"], asked["nonce"], verifier))) == 43
+        Client(server.issuer, "demo", "email", terminal=client.terminal).login("browser")
+        again = query(client.terminal.opened[1])
+        assert "nonce" not in again and not {asked["state"], asked["code_challenge"]} & set(again.values())
+
+    def test_what_begins_a_sign_in_stays_out_of_later_requests_but_for_resource(self, server):
+        client = client_of(server, "api", lambda url: fetch(redirected(server, url)), audience="urn:a",
+                           resource=["urn:r"], param={"prompt": "consent"})
+        server.script["/token"] = [(200, TOKEN), (200, TOKEN)]
+        client.login("browser")
+        client.refresh()
+        begin, exchange, refresh = query(client.terminal.opened[0]), *server.asked("/token")
+        assert (begin["audience"], begin["resource"], begin["prompt"]) == ("urn:a", "urn:r", "consent")
+        assert set(exchange) == {"grant_type", "client_id", "code", "redirect_uri", "code_verifier", "resource"}
+        assert refresh == {"grant_type": "refresh_token", "client_id": "demo", "refresh_token": "rt-1",
+                           "resource": "urn:r"}
+
+    @pytest.mark.parametrize("uri", ["http://127.0.0.1:0", "http://localhost:0/callback", "http://127.0.0.1:0/a?b=c"])
+    def test_the_redirect_uri_is_sent_byte_for_byte_but_for_the_port(self, server, uri):
+        client = client_of(server, "api", lambda url: fetch(redirected(server, url)), redirect_uri=[uri])
+        server.script["/token"] = [(200, TOKEN)]
+        client.login("browser")
+        sent = server.asked("/token")[0]["redirect_uri"]
+        assert re.sub(":[0-9]+", ":0", sent) == uri and sent == query(client.terminal.opened[0])["redirect_uri"]
+
+    def test_where_par_is_offered_the_address_holds_client_and_request_uri_alone(self, server):
+        client = client_of(server, visit=lambda url: fetch(decide(server, cliauth.with_query(
+            server.issuer + "/authorization", server.asked("/par")[0]))))
+        server.extra["/.well-known/openid-configuration"] = {
+            "pushed_authorization_request_endpoint": server.issuer + "/par"}
+        server.script["/par"] = [(201, {"request_uri": "urn:1"}), (400, {"error": "bad"}), (201, {})]
+        client.login("browser")
+        assert query(client.terminal.opened[0]) == {"client_id": "demo", "request_uri": "urn:1"}
+        for said in (server.issuer + "/par answered 400 bad", "the pushed authorization response has no request_uri"):
+            assert failure(client.login, "browser")[1].startswith(said) and len(client.terminal.opened) == 1
+
+    @pytest.mark.parametrize("openid, rfc8414, outcome", [
+        ((200, {"issuer": "I", "token_endpoint": "I/token"}),
+         (200, {"issuer": "I", "token_endpoint": "I/other", "userinfo_endpoint": "I/u"}),
+         {"issuer": "I", "token_endpoint": "I/token", "userinfo_endpoint": "I/u"}),
+        ((200, {"issuer": "https://b.example", "token_endpoint": "https://b.example/token"}),
+         (200, {"issuer": "I/", "token_endpoint": "I/token"}), {"issuer": "I/", "token_endpoint": "I/token"}),
+        ((200, {"issuer": "I", "token_endpoint": "I/token"}), (503, ""), {"issuer": "I", "token_endpoint": "I/token"}),
+        ((200, {"issuer": "https://b.example"}), (404, ""), [1, "the metadata of I is that of https://b.example; "]),
+        ((404, ""), (404, ""), [1, "no metadata at I/.well-known/openid-configuration (HTTP 404) and I/.well-known/"
+                                "oauth-authorization-server (HTTP 404); check --issuer, or name the endpoints with "]),
+        ((503, ""), (404, ""), [4, "no metadata at I/.well-known/openid-configuration (HTTP 503) and "])])
+    def test_discovery_merges_what_the_two_addresses_say_of_this_issuer(self, server, openid, rfc8414, outcome):
+        openid, rfc8414, outcome = json.loads(re.sub(r"\bI\b", server.issuer, json.dumps([openid, rfc8414, outcome])))
+        server.script = {"/.well-known/openid-configuration": [openid], "/token": [(200, TOKEN)],
+                         "/.well-known/oauth-authorization-server": [rfc8414]}
+        client = client_of(server)
+        if isinstance(outcome, dict):
+            client.login("client-credentials")
+            assert held(client)["metadata"] == outcome
+        else:
+            code, said = failure(client.login, "client-credentials")
+            assert [code, said[:len(outcome[1])]] == outcome
+
+    def test_without_metadata_the_endpoints_given_do_and_a_network_error_ends_it(self, server):
+        server.script["/token"] = [(200, TOKEN)]
+        Client(server.issuer + "/t/1", "ci", token_endpoint=server.issuer + "/token").login("client-credentials")
+        assert sorted(path for _, path, _, _ in server.requests) == [
+            "/.well-known/oauth-authorization-server/t/1", "/t/1/.well-known/openid-configuration", "/token"]
+        with socket.socket() as nobody:
+            nobody.bind(("127.0.0.1", 0))
+            host = "127.0.0.1:%d" % nobody.getsockname()[1]
+            assert failure(Client("http://" + host, "ci").login, "client-credentials") == (
+                4, host + " cannot be reached: Connection refused; check the network and the address")
+
+    @pytest.mark.parametrize("decision, answer, page, code, said", [
+        ("allow", None, "Signed in", None, ""), ("deny", None, "Sign-in failed", 1, "the sign-in was denied: access_"),
+        ("allow", (400, lambda sent: json.dumps({"error": "invalid_grant", "message": "no " + sent["code"]})),
+         "Sign-in failed", 1, "I/token answered 400 invalid_grant (no …); "),
+        ("allow", (502, "<html>"), "Sign-in failed", 4, "I/token answered 502"),
+        ("allow", (200, {"access_token": "x", "token_type": "DPoP"}), "Sign-in failed", 1, "the token is of type ")])
+    def test_the_page_in_the_browser_tells_how_it_ended(self, server, decision, answer, page, code, said):
+        server.script["/token"] = [answer] if answer else []
+        client = client_of(server, visit=lambda url: fetch(decide(server, url, decision)))
+        status, text = failure(client.login, "browser") if code else client.login("browser") or (None, "")
+        said = said.replace("I/", server.issuer + "/")
+        assert (status, text[:len(said)]) == (code, said) and bool(code) == (not cliauth.profile_names())
+        assert "<h1>%s</h1>" % page in client.terminal.visited.result(5)[2]
+        assert len(server.asked("/token")) == (decision == "allow")
+        with pytest.raises(ConnectionRefusedError):  # and nobody listens any more
+            fetch(query(client.terminal.opened[0])["redirect_uri"])
+
+    def test_the_id_token_of_another_sign_in_is_refused_and_nothing_kept(self, server):
+        server.extra["/token"] = {"id_token": signed(iss=server.issuer, sub="ada", aud="demo", iat=time.time(),
+                                                  exp=time.time() + 60, nonce="of-another")}
+        assert failure(client_of(server).login, "browser") == (
+            1, "the ID token cannot be trusted: its nonce belongs to another sign-in")
+        assert not cliauth.profile_names()
+
+    def test_when_time_runs_out_it_says_what_to_register_and_what_was_ignored(self, server, clock):
+        def visit(url):
+            uri = query(url)["redirect_uri"]
+            fetch(uri + "?error=invalid_scope&state=other")
+            clock.now += 301
+            fetch(uri.replace("callback", "favicon.ico"))
+        client = client_of(server, visit=visit)
+        assert failure(client.login, "browser", 300) == (
+            4, "nobody signed in within 300 s. Ignored meanwhile: an answer without our state (error invalid_scope). "
+            "If the browser showed an error page, register redirect URI %s for client demo at the provider; or try "
+            "--flow device" % query(client.terminal.opened[0])["redirect_uri"])
+
+    @pytest.mark.parametrize("typed", [
+        lambda url: [url], lambda url: [url.partition("?")[2]], lambda url: ["", "<%s>" % url],
+        lambda url: [query(url)["code"], "yes"], lambda url: [query(url)["code"], "no", "http://127.0.0.1/x", url],
+        lambda url: [re.sub("state=[^&]+", "state=x", url), url]])
+    def test_pasted_are_the_whole_address_its_query_or_a_bare_code_with_yes(self, server, typing, typed):
+        client = client_of(server, terminal=typing(lambda url: typed(decide(server, url))))
+        client.login("paste")
+        assert client.status()["account"] == "ada@example.com" and client.status()["flow"] == "paste"
+        assert len(server.asked("/token")) == 1
+
+    @pytest.mark.parametrize("before, after, code, said", [
+        ("http.*", "", 3, "nothing was pasted, and stdin has ended; run: cliauth login where somebody can"),
+        ("state=[^&]+", "state=x", 3, "nothing was pasted, and stdin has ended; run: cliauth login where somebody can"),
+        (".*code=([^&]+).*", "\\1\nno", 3, "nothing was pasted, and stdin has ended; run: cliauth login where somebody"),
+        ("iss=[^&]+", "iss=https://b.example", 1, "the answer is of another server: iss is https://b.example, not "),
+        ("&iss=[^&]+", "", 1, "the answer is of another server: iss is missing, not "),
+        ("code=[^&]+", "error=access_denied", 1, "the sign-in was denied: access_denied")])
+    def test_pasted_is_nothing_that_will_not_do(self, server, typing, before, after, code, said):
+        client = client_of(server, terminal=typing(lambda url: [re.sub(before, after, decide(server, url))]))
+        status, text = failure(client.login, "paste")
+        assert (status, text[:len(said)]) == (code, said) and not server.asked("/token")
+
+    def test_a_redirect_uri_that_this_machine_cannot_listen_on_means_paste(self, server, typing):
+        client = client_of(server, redirect_uri=["https://localhost:9000/callback"],
+                           terminal=typing(lambda url: [redirected(server, url)]))
+        server.script["/token"] = [(200, TOKEN)]
+        client.login("browser")
+        assert server.asked("/token")[0]["redirect_uri"] == "https://localhost:9000/callback"
+
+    def test_redirect_uris_are_tried_in_order_and_one_that_is_taken_is_passed_over(self, server):
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            taken.listen(1)
+            uri = "http://127.0.0.1:%d/callback" % taken.getsockname()[1]
+            client_of(server, redirect_uri=[uri, "http://127.0.0.1:0/callback"]).login("browser")
+            assert server.asked("/token")[0]["redirect_uri"] != uri
+            client = client_of(server, redirect_uri=[uri])
+            said = "nothing can listen on %s: Address already in use; end what does, or name another --redirect-uri"
+            assert failure(client.login, "browser") == (4, said % uri) and failure(client.login, timeout=0)[0] == 4
+            assert "Signing in by device: %s. For another way: --flow " % (said % uri) in client.terminal.text
+
+    @pytest.mark.parametrize("device, answers, sleeps", [
+        ({"interval": 5}, [PENDING], [5, 5]), ({"interval": None}, [], [5]), ({"interval": "7"}, [], [7]),
+        ({"interval": 900}, [], [60]), ({"interval": 3}, [(400, {"error": "slow_down"}), PENDING], [3, 8, 8]),
+        ({"interval": 3}, [(400, {"error": "slow_down", "interval": 17}), PENDING], [3, 17, 17]),
+        ({"interval": 3}, [(429, ""), (429, "", {"Retry-After": "30"}), PENDING], [3, 8, 30, 30]),
+        ({"interval": 2}, [(504, "<html>"), (200, "<html>"), (200, "{", {"Content-Length": "99"}), PENDING],
+         [2, 4, 8, 16, 16]),
+        ({"interval": 2}, [(200, PENDING[1]), (403, PENDING[1]), (400, {"message": "authorization_pending"})],
+         [2, 2, 2, 2])])
+    def test_a_device_is_polled_no_faster_than_it_may(self, server, clock, device, answers, sleeps):
+        server.extra["/device_authorization"], server.script["/token"] = device, list(answers)
+        client = client_of(server)
+        client.login("device", timeout=600)
+        assert clock.sleeps == sleeps and client.status()["account"] == "ada@example.com"
+        assert all(sent == {"grant_type": "urn:ietf:params:oauth:grant-type:device_code", "client_id": "demo",
+                            "device_code": sent["device_code"]} for sent in server.asked("/token"))
+
+    @pytest.mark.parametrize("answer, timeout, code, said", [
+        ((403, {"error": "access_denied"}), 300, 1, "the sign-in was denied: "),
+        ((400, {"error": "authorization_declined"}), 300, 1, "the sign-in was denied: "),
+        ((400, {"error": "expired_token"}), 300, 3, "the code ran out or was used already (expired_token); "),
+        ((200, {"error": "incorrect_device_code"}), 300, 3, "the code ran out or was used already (incorrect_device_"),
+        ((400, {"error": "invalid_scope"}), 300, 1, "http://127.0.0.1:"),
+        (PENDING, 300, 3, "the code ran out before it was entered; run: cliauth login --device"),
+        (PENDING, 12, 4, "nobody signed in within 12 s; run: cliauth login --device")])
+    def test_a_device_code_is_given_up_for_a_reason(self, server, clock, answer, timeout, code, said):
+        server.extra["/device_authorization"], server.script["/token"] = {"interval": 5, "expires_in": 30}, [answer] * 9
+        status, text = failure(Client(server.issuer, "demo", terminal=Played()).login, "device", timeout)
+        assert (status, text[:len(said)]) == (code, said) and sum(clock.sleeps) <= min(30, timeout)
+
+    @pytest.mark.parametrize("answer", [(401, ""), (403, ""), (404, "<html>"), (422, {}), None, (
+        400, {"error": "unauthorized_client"}), (400, {"error": "device_flow_disabled"})])
+    def test_where_no_device_flow_is_offered_auto_moves_on_and_an_explicit_one_fails(self, server, typing, answer):
+        server.script["/device_authorization"] = [answer, answer]
+        if not answer:
+            server.extra["/.well-known/openid-configuration"] = {"device_authorization_endpoint": None}
+        client = client_of(server, terminal=typing(lambda url: [decide(server, url)]))
+        code, said = failure(client.login, "device")
+        assert code == 1 and said.endswith("; try --flow browser or paste")
+        client.terminal.tty = True
+        client.login("auto")
+        assert "Signing in by paste: %s. For another way: --flow browser or device.\n" % said in client.terminal.text
+
+    @pytest.mark.parametrize("name", ["verification_uri", "verification_uri_complete"])
+    @pytest.mark.parametrize("address", ["http://id.example.com/device", "javascript:alert(1)", "https://a\\@127.0.0.1"])
+    def test_an_address_that_a_person_must_not_open_is_neither_opened_nor_shown(self, server, name, address):
+        server.extra["/device_authorization"] = {name: address}
+        client = client_of(server)
+        code, said = failure(client.login, "device")
+        assert code == 1 and said.startswith("the device authorization response is not to be trusted: " + name)
+        assert client.terminal.opened == [] and client.terminal.text == "" and not server.asked("/token")
+
+    def test_the_code_is_shown_with_a_warning_and_the_device_code_never(self, server, clock):
+        server.extra["/device_authorization"] = {
+            "device_code": "dc-1", "user_code": "AB\x1b[2JCD", "message": "Go to \u202ethere", "verification_uri": None,
+            "verification_url": server.issuer + "/device", "verification_uri_complete": server.issuer + "/device?c=1"}
+        server.script["/token"] = [PENDING, (200, TOKEN)]
+        client = client_of(server, visit=fetch)
+        client.terminal.verbose = True
+        client.login("device")
+        assert client.terminal.opened == [server.issuer + "/device?c=1"] and "dc-1" not in client.terminal.text
+        assert [line for line in client.terminal.text.split("\n") if line and line[0] not in "<>"][:-1] == [
+            "To sign in, open %s/device on any device and enter the code:" % server.issuer, r"    AB\x1b[2JCD",
+            "Or open this address, which holds it already:", "    %s/device?c=1" % server.issuer,
+            r"The provider says: Go to \u202ethere", "Only enter the code if you have started this sign-in yourself."]
+
+    @pytest.mark.parametrize("visit, tty, open_browser, said", [
+        (print, False, True, "browser: a browser is there. For another way: --flow device or paste."),
+        (None, True, True, "device: there is no display. For another way: --flow browser or paste."),
+        (None, True, False, "browser: --no-browser was given. For another way: --flow device or paste.")])
+    def test_auto_says_what_it_chose_and_how_to_choose_otherwise(self, server, visit, tty, open_browser, said):
+        client = client_of(server, terminal=Played(visit))
+        client.terminal.tty = tty
+        assert failure(client.login, timeout=0, open_browser=open_browser)[1].startswith("nobody signed in within 0 s")
+        assert client.terminal.text.split("\n")[0] == "Signing in by " + said
+
+    @pytest.mark.parametrize("name, value, visit, why", [
+        ("CI", "true", print, "CI is set"), ("BUILDKITE", "1", print, "BUILDKITE is set"),
+        ("CI", "false", None, "there is no display, and stderr is no terminal")])
+    def test_auto_gives_up_where_nobody_is_there_but_a_flow_that_was_asked_for_goes_on(
+            self, server, monkeypatch, name, value, visit, why):
+        monkeypatch.setenv(name, value)
+        client = client_of(server, terminal=Played(visit))
+        assert failure(client.login) == (3, "nobody can sign in here: %s; use --flow client-credentials, or ask for "
+                                         "--flow device, paste or browser" % why)
+        assert client.terminal.text == "" and server.requests == []
+        assert failure(client.login, "device", timeout=0)[0] == 4 and "To sign in, open " in client.terminal.text
+
+    def test_client_credentials_renew_themselves_with_an_assertion_read_afresh(self, server, clock, tmp_path):
+        assertion = tmp_path / "jwt"
+        assertion.write_text("a.a.a\n")
+        client = Client(server.issuer, "ci", "api", audience="urn:a", client_assertion_file=str(assertion))
+        server.script["/token"] = [(200, {"access_token": "one", "expires_in": 100}), (200, {"access_token": "two"})]
+        client.login("client-credentials")
+        assertion.write_text("b.b.b\n")
+        assert client.access_token() == "one" and client.status()["refreshable"]
+        clock.now += 50
+        assert client.access_token() == "two"
+        first, second = server.asked("/token")
+        assert first == {"grant_type": "client_credentials", "client_id": "ci", "scope": "api", "audience": "urn:a",
+                         "client_assertion": "a.a.a",
+                         "client_assertion_type": "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"}
+        assert second == {**first, "client_assertion": "b.b.b"}
+
+    def test_without_pkce_there_is_neither_challenge_nor_verifier_but_a_secret(self, server):
+        assert failure(Client(server.issuer, "toki", pkce=False).login, "browser") == (
+            2, "--no-pkce needs a client secret; give --client-secret-file, or CLIAUTH_CLIENT_SECRET")
+        client = client_of(server, "api", lambda url: fetch(redirected(server, url)), pkce=False, client_auth="post",
+                           client_secret="s3cret")
+        server.script["/token"] = [(200, TOKEN)]
+        client.login("browser")
+        asked = query(client.terminal.opened[0])
+        assert set(asked) == {"response_type", "client_id", "redirect_uri", "state", "scope"}
+        assert server.asked("/token") == [{"grant_type": "authorization_code", "client_id": "demo", "code": "code-1",
+                                           "client_secret": "s3cret", "redirect_uri": asked["redirect_uri"]}]
+
+
+# ─── 9 Token file ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+def keep(name, **members):
+    """A profile as an earlier sign-in left it, and the current one."""
+    folder = os.environ["CLIAUTH_HOME"]
+    os.makedirs(folder, exist_ok=True)
+    record = {"version": 1, "settings": {}, "metadata": {}, "token": TOKEN, "scope": "", "expires_at": None, **members}
+    for path, text in ((name + ".json", json.dumps(record)), ("current", name)):
+        with open(os.path.join(folder, path + ".tmp"), "w") as file:
+            file.write(text)
+        os.replace(file.name, file.name[:-4])
+
+
+def change(client, **members):
+    """Another process writes these members of the client's record."""
+    keep(client.status()["profile"], **{**held(client), **members})
+
+
+@pytest.fixture
+def signed_in(server, client):
+    """The client, signed in, an hour before its token ends."""
+    metadata, token = (json.loads(answer[2].decode()) for answer in (
+        server.get_openid_configuration({}), server.tokens({"scope": client.options["scope"], "nonce": ""})))
+    keep(client.status()["profile"], settings=dict(client.options, flow="browser"), metadata=metadata, token=token,
+         scope=token["scope"], expires_at=cliauth.time.time() + 3600)
+    return client
+
+
+def start(*args, **streams):
+    """cliauth.py as a process that goes on; a background job of a shell would start it with Ctrl-C ignored."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    return subprocess.Popen([sys.executable, SCRIPT] + list(args), **{
+        "stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **streams})
+
+
+class Slow:
+    """An answer that says when it is asked for, and is given when the test says so."""
+
+    def __init__(self, answer):
+        self.answer, self.asked, self.go = answer, threading.Event(), threading.Event()
+
+    def __call__(self, params):
+        self.asked.set()
+        assert self.go.wait(10)
+        return json.dumps(self.answer)
+
+
+class TestTokenFile:
+    """One JSON file a profile: nothing is lost in it, nothing is spent before it can be saved, nobody else reads it."""
+
+    def test_its_shape_is_documented_and_members_that_nobody_knows_are_kept(self, server, clock):
+        server.extra["/token"] = {"organization_id": "org_1", "custom": {"nested": [1, None, "é\U0001f600"]}}
+        client = client_of(server)
+        client.login("browser")
+        record = held(client)
+        assert record == {
+            "version": 1, "scope": "openid", "expires_at": clock.now + 3600,
+            "settings": {"issuer": server.issuer, "client_id": "demo", "scope": "openid", "flow": "browser"},
+            "metadata": {**record["metadata"], "issuer": server.issuer, "token_endpoint": server.issuer + "/token"},
+            "token": {**record["token"], "token_type": "Bearer", "expires_in": 3600, **server.extra["/token"]}}
+        assert {"access_token", "refresh_token", "id_token"} < set(record["token"])
+        server.extra["/token"] = {"custom": "changed", "expires_in": None, "scope": "email"}
+        client.refresh()
+        renewed = held(client)
+        assert renewed == {**record, "scope": "email", "expires_at": None, "token": renewed["token"]}
+        assert renewed["token"]["custom"] == "changed" and renewed["token"]["organization_id"] == "org_1"
+        assert "expires_in" not in renewed["token"]
+
+    @pytest.mark.parametrize("umask, chmod", [(0, True), (0o777, True), (0, False)])
+    def test_nobody_else_can_read_it_from_the_first_instant_whatever_the_umask(
+            self, server, tmp_path, monkeypatch, umask, chmod):
+        modes = []
+
+        def look(params):  # while the refresh is under way
+            modes.extend("%s %o" % (path.relative_to(tmp_path), path.stat().st_mode & 0o777)
+                         for path in sorted(tmp_path.glob("a/**/*")) + [tmp_path / "a"])
+            return json.dumps(TOKEN)
+
+        def refuse(*args):  # as some file systems do
+            raise PermissionError(1, "Operation not permitted")
+        for name in () if chmod else ("chmod", "fchmod"):
+            monkeypatch.setattr(os, name, refuse)
+        server.script["/token"] = [(200, TOKEN), (200, look)]
+        before = os.umask(umask)
+        try:
+            client = Client(server.issuer, "ci", token_file=str(tmp_path / "a" / "b" / "t.json"))
+            client.login("client-credentials")
+            client.refresh()
+        finally:
+            os.umask(before)
+        assert modes == ["a/b 700", "a/b/t.json 600", "a/b/t.json.lock 600", "a/b/t.json.new 600", "a 700"]
+
+    @pytest.mark.parametrize("make, why", [
+        (lambda path: os.symlink(__file__, path), "it is a symbolic link"), (os.mkfifo, "it is no plain file"),
+        (os.mkdir, "it is no plain file"), ("{", "it is damaged ("), ("[" * 99 + "]" * 99, "it is damaged ("),
+        ("[]", "it is not one of cliauth's"),
+        ('{"version": 2, "settings": {}, "metadata": {}, "token": {}, "scope": "", "expires_at": 0}',
+         "it is of version 2, and this cliauth knows version 1")])
+    def test_what_cannot_be_used_is_named_before_anything_happens_and_left_alone(self, server, tmp_path, make, why):
+        path = tmp_path / "t.json"
+        make(str(path)) if callable(make) else path.write_text(make)
+        before = path.lstat()
+        client = client_of(server, token_file=str(path))
+        for work in (client.access_token, client.status, client.refresh, client.logout, client.userinfo, client.login):
+            code, said = failure(work)
+            assert code == 2 and said.startswith("the token file %s cannot be used: %s" % (path, why))
+            assert said.endswith("; move it away, then run: cliauth login")
+        assert os.listdir(str(tmp_path)) == ["t.json"] and not client.terminal.text and not server.requests
+        assert [path.lstat()[i] for i in (0, 1, 6, 8)] == [before[i] for i in (0, 1, 6, 8)]  # mode, inode, size, mtime
+
+    def test_nothing_is_spent_when_the_answer_could_not_be_saved(self, server, signed_in):
+        path, token = signed_in.locate().path, held(signed_in)["token"]
+        os.mkdir(path + ".new")
+        for work in (signed_in.refresh, signed_in.login):
+            code, said = failure(work)
+            assert code == 2 and said.startswith(path + " cannot be written: ") and said.endswith(
+                "; make room there, or name another place with --token-file or CLIAUTH_HOME")
+        change(signed_in, expires_at=time.time() + 30)
+        assert signed_in.access_token() == token["access_token"]  # what still lives is served all the same
+        os.rmdir(path + ".new")
+        process = subprocess.run(["sh", "-c", 'ulimit -f 8; exec "$@"', "sh", sys.executable, SCRIPT, "refresh"],
+                                 stderr=subprocess.PIPE, timeout=20)
+        assert process.returncode == 2 and b".json cannot be written: File too large; make room" in process.stderr
+        assert not server.requests and held(signed_in)["token"] == token and not os.path.exists(path + ".new")
+
+    def test_thirty_processes_that_find_it_expired_cause_one_refresh_and_print_the_same_token(self, server, signed_in):
+        change(signed_in, expires_at=1)
+        crowd = [start("token") for _ in range(30)]
+        answers = {process.communicate(timeout=30) + (process.returncode,) for process in crowd}
+        assert answers == {(held(signed_in)["token"]["access_token"].encode() + b"\n", b"", 0)}
+        assert len(server.asked("/token")) == 1
+
+    def test_a_token_that_lives_is_served_while_somebody_holds_the_lock(self, server, clock, signed_in):
+        import fcntl
+        path = signed_in.locate().path
+        busy = "another process has held %s.lock for more than 40 s; end it, then try again" % path
+        signed_in.terminal = Played()
+        with open(path + ".lock", "ab") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            clock.now += 3545
+            assert signed_in.access_token() == held(signed_in)["token"]["access_token"]
+            assert signed_in.terminal.text == "cliauth: not renewed: " + busy + "\n"
+            clock.now += 60
+            assert failure(signed_in.access_token) == (4, busy) and not server.requests
+
+    def test_nothing_comes_back_after_a_logout_whoever_holds_the_lock_first(self, server, signed_in):
+        renewing, revoking = Slow(TOKEN), Slow({})
+        server.script = {"/token": [(200, renewing)], "/revocation": [(200, {}), (200, {}), (200, revoking)]}
+        other = Client(profile=signed_in.profile, terminal=signed_in.terminal)
+        renewal = cliauth.Background(signed_in.refresh)
+        assert renewing.asked.wait(5)
+        leaving = cliauth.Background(other.logout)
+        renewing.go.set()
+        renewal.result(5)
+        leaving.result(5)
+        assert (held(other)["token"], held(other)["settings"]["client_id"]) == ({}, "demo")
+        assert [sent["token"] for sent in server.asked("/revocation")] == ["rt-1", "at-1"]
+        change(signed_in, token=TOKEN, expires_at=1)
+        leaving = cliauth.Background(other.logout)
+        assert revoking.asked.wait(5)
+        renewal = cliauth.Background(signed_in.access_token)
+        revoking.go.set()
+        leaving.result(5)
+        assert failure(renewal.result, 5)[0] == 3 and held(other)["token"] == {} and len(server.asked("/token")) == 1
+
+    @pytest.mark.parametrize("number, code, said", [
+        (signal.SIGINT, 130, b"cliauth: interrupted\n"), (signal.SIGTERM, 143, b"cliauth: terminated\n")])
+    def test_a_signal_while_the_refresh_token_is_spent_waits_until_the_new_one_is_saved(
+            self, server, signed_in, number, code, said):
+        answer = Slow(dict(TOKEN, refresh_token="rt-2"))
+        server.script["/token"] = [(200, answer)]
+        change(signed_in, expires_at=1)
+        process = start("token")
+        assert answer.asked.wait(10)
+        process.send_signal(number)
+        answer.go.set()
+        assert process.communicate(timeout=10) == (b"", said) and process.returncode == code
+        assert held(signed_in)["token"]["refresh_token"] == "rt-2" and len(server.asked("/token")) == 1
+
+    def test_what_a_crash_left_behind_is_replaced_and_never_followed(self, signed_in, tmp_path):
+        path = signed_in.locate().path
+        (tmp_path / "victim").write_text("mine")
+        os.symlink(str(tmp_path / "victim"), path + ".new")
+        signed_in.refresh()
+        assert (tmp_path / "victim").read_text() == "mine" and not os.path.islink(path)
+        assert len(os.listdir(os.path.dirname(path))) == 3  # it, its lock, and the name of the current profile
+
+
+# ─── 10 Client ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+class TestClient:
+    """What programs use: the tokens of one profile, renewed in time, and never those of another."""
+
+    def test_a_token_with_a_minute_left_costs_no_request_and_one_with_less_is_renewed(self, server, clock, signed_in):
+        first = held(signed_in)["token"]
+        clock.now += 3539
+        assert signed_in.access_token() == first["access_token"] and not server.requests
+        clock.now += 2
+        second = signed_in.access_token()
+        assert [request[:3] for request in server.requests] == [("POST", "/token", {
+            "grant_type": "refresh_token", "refresh_token": first["refresh_token"], "client_id": "demo"})]
+        assert second != first["access_token"] and second == Client(profile=signed_in.profile).access_token(3599)
+        signed_in.refresh()  # with the rotated refresh token: the server refuses any other
+
+    def test_without_a_new_refresh_token_the_old_one_stays_and_so_does_the_id_token(self, server, signed_in):
+        before = held(signed_in)["token"]
+        server.extra["/token"] = {"refresh_token": "", "id_token": None, "scope": None, "access_token": "new"}
+        signed_in.refresh()
+        assert held(signed_in)["token"] == {**before, "access_token": "new"}
+
+    @pytest.mark.parametrize("error", [
+        "invalid_grant", "bad_refresh_token", "interaction_required", "consent_required", "login_required",
+        "refresh_token_not_found", "refresh_token_already_used", "unauthorized_client"])
+    def test_a_dead_refresh_token_alone_is_dropped_and_what_lives_is_served(self, server, clock, signed_in, error):
+        server.script["/token"] = [(400, {"error": error})]
+        before = held(signed_in)
+        clock.now += 3590
+        assert signed_in.access_token() == signed_in.access_token() == before["token"].pop("access_token")
+        del before["token"]["refresh_token"]
+        assert {**held(signed_in)["token"], **before["token"]} == held(signed_in)["token"] and len(server.requests) == 1
+        clock.now += 11
+        assert failure(signed_in.access_token) == (
+            3, "the token has expired and cannot be refreshed; run: cliauth login --profile " + signed_in.profile)
+        assert "refresh_token" not in held(signed_in)["token"]
+
+    @pytest.mark.parametrize("answer, code", [
+        ((401, {"error": "invalid_client"}), 1), ((400, {"error": "invalid_request"}), 3), ((400, ""), 3),
+        ((401, ""), 3), ((403, {}), 3), ((503, "<html>"), 4), ((429, "", {"Retry-After": "9"}), 4),
+        ((400, {"error": "temporarily_unavailable"}), 4), ((400, {"error": "server_error"}), 4), ((200, "<html>"), 1),
+        ((302, "", {"Location": "http://127.0.0.1/"}), 1), ((200, "{", {"Content-Length": "9"}), 4)])
+    def test_any_other_refusal_keeps_the_tokens_and_what_lives_is_served(self, server, clock, signed_in, answer, code):
+        server.script["/token"], before = [answer] * 2, held(signed_in)
+        clock.now += 3590
+        assert signed_in.access_token() == before["token"]["access_token"]
+        assert failure(signed_in.refresh)[0] == code and held(signed_in) == before and len(server.asked("/token")) == 2
+
+    def test_a_sibling_that_was_quicker_counts(self, server, clock, signed_in):
+        def sibling(params):  # where locks do not work, it gets between our reading and our asking
+            change(signed_in, token=dict(TOKEN, access_token="of-the-sibling"), expires_at=clock.now + 3600)
+            return json.dumps({"error": "invalid_grant"})
+        server.script["/token"] = [(400, sibling)]
+        clock.now += 4000
+        assert signed_in.access_token() == "of-the-sibling" and held(signed_in)["token"]["refresh_token"] == "rt-1"
+
+    @pytest.mark.parametrize("extra, kept, said", [
+        (lambda claims: {"id_token": signed(**dict(claims, sub="eve"))}, {}, "the refreshed ID token is of somebody"),
+        (lambda claims: {"id_token": signed(**dict(claims, iss="https://b.c"))}, {}, "the refreshed ID token is of some"),
+        (lambda claims: {"id_token": signed(**dict(claims, aud="x"))}, {"refresh_token": "rt-2"}, "the ID token "),
+        (lambda claims: {"token_type": "DPoP"}, {"refresh_token": "rt-2"}, "the token is of type DPoP"),
+        (lambda claims: {"access_token": "a\nb"}, {"refresh_token": "rt-2"}, "the access_token that came "),
+        (lambda claims: {"access_token": None}, {"refresh_token": "rt-2"}, "the token response holds no access_token"),
+        (lambda claims: {"refresh_token": "a b"}, None, "the refresh_token that came is not printable ASCII")])
+    def test_of_an_answer_that_cannot_be_used_a_usable_refresh_token_stays_and_nothing_else(
+            self, server, signed_in, extra, kept, said):
+        before = held(signed_in)
+        server.extra["/token"] = {"refresh_token": "rt-2", **extra(cliauth.claims_of(before["token"]))}
+        code, text = failure(signed_in.refresh)
+        kept = before["token"] if kept is None else kept
+        assert (code, text[:len(said)], held(signed_in)["token"]) == (1, said, kept)
+        if kept == {"refresh_token": "rt-2"}:
+            server.extra, server.script = {}, {"/token": [(200, TOKEN)]}
+            assert signed_in.access_token() == "at-1" and server.asked("/token")[-1]["refresh_token"] == "rt-2"
+
+    def test_an_error_never_holds_what_was_sent(self, server, signed_in):
+        secret = held(signed_in)["token"]["refresh_token"]
+        server.script["/token"] = [(400, {"error": "bad", "error_description": "got " + secret, "error_uri": secret})]
+        with pytest.raises(LoginRequired, match="got …") as error:
+            signed_in.refresh()
+        for each in (error.value, error.value.__cause__, error.value.__context__):
+            assert secret not in str(each) + repr(each) + repr(getattr(each, "__dict__", ""))
+
+    def test_a_known_profile_is_signed_in_again_by_its_name_alone(self, server):
+        server.script["/token"] = [(200, TOKEN)] * 2
+        client_of(server, "api", profile="acme", audience="urn:a", client_secret="s3cret").login("client-credentials")
+        Client(profile="acme").login()
+        first, second = (request[2:] for request in server.requests if request[1] == "/token")
+        assert first[0] == second[0] == {"grant_type": "client_credentials", "client_id": "demo", "scope": "api",
+                                         "audience": "urn:a"}
+        assert first[1]["Authorization"] == second[1]["Authorization"] == "Basic ZGVtbzpzM2NyZXQ="  # demo:s3cret
+
+    @pytest.mark.parametrize("named, kept", [
+        ({"scope": "one"}, True), ({"issuer": "I/"}, True), ({"issuer": "I", "client_id": "other"}, False),
+        ({"issuer": "I/b", "token_endpoint": "I/token"}, False), ({"token_endpoint": "I/token"}, False)])
+    def test_naming_another_server_or_client_drops_all_that_a_profile_held(self, server, named, kept):
+        keep("acme", settings={"issuer": server.issuer, "client_id": "ci", "client_secret": "s3cret", "audience": "a"})
+        server.script["/token"] = [(200, TOKEN)]
+        named = {name: value.replace("I", server.issuer) for name, value in named.items()}
+        Client(profile="acme", **{"client_id": "ci", **named}).login("client-credentials")
+        settings, (_, _, sent, headers) = held(Client(profile="acme"))["settings"], server.requests[-1]
+        assert {kept} == {"client_secret" in settings, "audience" in settings, "audience" in sent,
+                          "Authorization" in headers}
+
+    def test_an_option_for_another_server_leaves_nothing_of_the_environment_s_secret(self, server, monkeypatch):
+        monkeypatch.setenv("CLIAUTH_CLIENT_SECRET", "s3cret")
+        server.script["/token"] = [(200, TOKEN)] * 2
+        Client(server.issuer, "ci", client_auth="post").login("client-credentials")
+        monkeypatch.setenv("CLIAUTH_ISSUER", "https://a.example")
+        Client(server.issuer, "c2").login("client-credentials")
+        assert [params.get("client_secret") for params in server.asked("/token")] == ["s3cret", None]
+        assert "Authorization" not in server.requests[-1][3]
+
+    def test_profiles_that_nobody_named_never_share_a_name(self):
+        places = ["https://id.example.com", "https://id.example.com/a", "https://id.example.com/A", "https://127.0.0.1",
+                  "https://id.example.com:8443", "https://ID.example.com", "http://127.0.0.1"]
+        names = {(place, client): Client(place, client).status()["profile"]
+                 for place in places for client in ("my-cli", "My-cli", "my_cli", "my cli", "x" * 300)}
+        assert len({name.lower() for name in names.values()}) == len(names) == 35
+        assert names[places[0], "my-cli"] == "id.example.com_my-cli"
+        assert Client(places[0] + "/", "my-cli").status()["profile"] == "id.example.com_my-cli"
+        assert names[places[1], "my-cli"] == "id.example.com_my-cli-18b73674"  # a newer cliauth has to find it
+        assert all(re.match(r"[a-z0-9._@-]{1,120}\Z", name) for name in names.values())
+        assert Client(provider="github", client_id="x").status()["profile"].startswith("github.com_x")
+
+    @pytest.mark.parametrize("options, environ, presets, name", [
+        ({}, {}, {}, "work"), ({"client_id": "cli"}, {}, {}, "work"),
+        ({"issuer": "https://a.example/"}, {}, {}, "work"), ({"issuer": "https://b.example"}, {}, {}, "b.example_"),
+        ({}, {"ISSUER": "https://c.example"}, {}, "c.example_"),
+        ({"issuer": "https://a.example", "client_id": "c2"}, {}, {}, "a.example_c2"),
+        ({}, {}, {"ISSUER": "https://b.example", "CLIENT_ID": "cli"}, "b.example_cli"),
+        ({}, {"PROFILE": "home"}, {}, "home"), ({"profile": "other"}, {"PROFILE": "home"}, {}, "other")])
+    def test_the_current_profile_is_used_where_it_is_of_the_server_and_client_named(
+            self, monkeypatch, options, environ, presets, name):
+        keep("work", settings={"issuer": "https://a.example", "client_id": "cli"})
+        for variable, value in environ.items():
+            monkeypatch.setenv("CLIAUTH_" + variable, value)
+        for preset, value in presets.items():
+            monkeypatch.setattr(cliauth, preset, value)
+        assert Client(**options).status()["profile"].startswith(name)
+
+    def test_tokens_of_another_server_or_client_are_never_used(self):
+        assert failure(Client().access_token) == (
+            3, "nobody is signed in; run: cliauth login --issuer URL --client-id ID")
+        keep("work", settings={"issuer": "https://a.example", "client_id": "cli"})
+        for issuer, client_id, wanted in (("https://b.example", "", "https://b.example (client any)"),
+                                          ("https://a.example", "c2", "https://a.example (client c2)")):
+            assert failure(Client(issuer, client_id, profile="work").access_token) == (
+                3, "profile work is signed in at https://a.example (client cli), not at %s; run: cliauth login "
+                "--profile work" % wanted)
+
+    def test_only_with_login_is_a_person_asked(self, server, client):
+        code, said = failure(client.access_token)
+        assert code == 3 and said.startswith("nobody is signed in as 127.0.0.1_demo-") and not server.requests
+        assert client.access_token(login=True) == client.access_token() == held(client)["token"]["access_token"]
+
+    def test_requests_httpx_and_urllib_take_it_as_it_is(self, server, signed_in):
+        from urllib.request import Request
+
+        class Foreign:  # as requests and httpx have it
+            def __init__(self, url):
+                self.url, self.headers = url, {}
+        header = {"Authorization": "Bearer " + signed_in.access_token()}
+        assert signed_in(Foreign("https://api.example.com/a#b")).headers == header
+        assert signed_in(Request(server.issuer + "/a")).unredirected_hdrs == header  # never across a redirect
+        for request in (Foreign("http://api.example.com/"), Request("http://api.example.com\\@127.0.0.1/")):
+            assert failure(signed_in, request)[0] == 2 and "Authorization" not in request.headers
+
+    def test_a_sign_in_ends_with_who_where_until_when_and_what_was_not_granted(self, server, clock):
+        server.extra["/token"] = {"scope": "openid", "organization_id": "org_1", "authentication_method": "SSO",
+                                  "refresh_token": None}
+        client = client_of(server, "openid email offline_access", profile="acme")
+        client.login("device")
+        assert client.terminal.text.split("\n")[-4:] == [
+            "Signed in as ada@example.com at %s, organization org_1, method SSO, until %s (profile acme)." % (
+                server.issuer, cliauth.when(clock.now + 3600)),
+            "Not granted: email. The provider decides; what usually helps: --param prompt=consent.",
+            "No refresh token came, so you will be asked to sign in again. What usually helps: --param prompt=consent, "
+            "or --param access_type=offline.", ""]
+
+    def test_status_tells_everything_but_secrets_and_asks_nobody(self, server, clock, signed_in):
+        change(signed_in, token=dict(
+            held(signed_in)["token"], organization_id="org_1", user={"id": "u1", "email": "a@b.c", "api_key": "hush"},
+            session_token="hush", client_assertion="hush", refresh_expires_in=0, list=[{"password": "hush"}]))
+        status = signed_in.status()
+        assert status == {
+            "profile": signed_in.profile, "signed_in": True, "account": "ada@example.com", "issuer": server.issuer,
+            "client_id": "demo", "flow": "browser", "scope": "openid email offline_access", "refreshable": True,
+            "expires_at": clock.now + 3600, "claims": status["claims"], "extra": {
+                "organization_id": "org_1", "user": {"id": "u1", "email": "a@b.c"}, "list": [{}]}}
+        assert status["claims"]["sub"] == "ada"
+        change(signed_in, token=dict(TOKEN, refresh_expires_in=7200))
+        for seconds, alive in ((7199, True), (2, False)):
+            clock.now += seconds
+            assert signed_in.status()["signed_in"] is alive and not server.requests
+
+    @pytest.mark.parametrize("answer, outcome", [
+        ((200, {"sub": "ada", "x": 1}), {"sub": "ada", "x": 1}), ((200, signed(sub="ada", y=2)), dict(sub="ada", y=2)),
+        ((200, {"id": 7}), {"id": 7}), ((200, {"sub": "eve"}), "the userinfo is about somebody else (sub eve, not "),
+        ((200, signed(sub="eve")), "the userinfo is about somebody else (sub eve, not ada); sign in again"),
+        ((401, {"error": "invalid_token"}), "I/users/u%2F1 answered 401 invalid_token"),
+        ((403, {"error": "insufficient_scope"}), "I/users/u%2F1 answered 403 insufficient_scope")])
+    def test_userinfo_is_of_the_person_who_signed_in(self, server, signed_in, answer, outcome):
+        server.script["/users/u%2F1"] = [(401, ""), answer]  # after a refresh it is asked once more
+        change(signed_in, token=dict(held(signed_in)["token"], user={"id": "u/1"}),
+               settings=dict(held(signed_in)["settings"], userinfo_endpoint=server.issuer + "/users/{user.id}"))
+        if isinstance(outcome, dict):
+            assert signed_in.userinfo() == outcome
+        else:
+            assert failure(signed_in.userinfo)[1].startswith(outcome.replace("I/", server.issuer + "/"))
+        assert server.requests[-1][3]["Authorization"] == "Bearer " + signed_in.access_token()  # it goes on
+
+    @pytest.mark.parametrize("answers, revoked, said", [
+        ([], ["refresh_token", "access_token"], "."),
+        ([(503, "")], ["refresh_token"], "; the tokens were forgotten here, but could not be revoked: I/revocation "),
+        (None, [], "; the provider has no revocation endpoint, so the tokens were only forgotten here.")])
+    def test_logout_revokes_as_well_as_can_be_and_forgets_in_any_case(self, server, signed_in, answers, revoked, said):
+        server.script["/revocation"], token = answers, held(signed_in)["token"]
+        if answers is None:
+            change(signed_in, metadata={"issuer": server.issuer})
+        signed_in.terminal = Played()
+        signed_in.logout()
+        assert server.asked("/revocation") == [
+            {"token": token[name], "token_type_hint": name, "client_id": "demo"} for name in revoked]
+        assert signed_in.terminal.text.startswith("Signed out of I".replace("I", server.issuer) + said.replace(
+            "I/", server.issuer + "/"))
+        assert held(signed_in)["token"] == {} and held(signed_in)["settings"]["client_id"] == "demo"
+        signed_in.logout(forget=True)
+        assert cliauth.profile_names() == []
+
+    def test_a_token_that_lives_is_printed_without_the_heavy_modules(self, signed_in):
+        code = ("import sys; sys.path.insert(0, %r); import cliauth; code = cliauth.main(['token']); sys.exit(code or "
+                "' '.join(sorted(set(sys.modules) & {'urllib', 'ssl', 'http', 'argparse', 'threading', 'hashlib', "
+                "'typing', 'dataclasses', 'webbrowser', 'tempfile', 'secrets', 'socket', 'subprocess'})))" % HERE)
+        process = subprocess.run([sys.executable, "-S", "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        assert (process.stdout.decode(), process.stderr) == (signed_in.access_token() + "\n", b"\n")
+
+
+# ─── 11 Demo ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+class TestDemo:
+    """A server to throw away, and a whole session with it; strict, so that tests against it mean something."""
+
+    @pytest.mark.parametrize("flow, steps", [
+        ("browser", "GET /authorization 200, POST /decision 302, POST /token 200"),
+        ("device", "POST /device_authorization 200, GET /device 200, POST /decision 200, POST /token 200")])
+    def test_the_demo_plays_a_whole_session_and_tells_each_step(self, tmp_path, flow, steps):
+        process = run("demo", "--yes", *["--device"] * (flow == "device"), env={"CI": "true"})
+        out = process.stdout.decode()
+        told = re.findall(r"^(?:\$ python3 cliauth.py (\w+)|  (GET|POST) +(/[^.\s]*) +\S+ +([0-9]+))", out, re.M)
+        assert process.returncode == 0 and ", ".join(" ".join(filter(None, step)) for step in told) == (
+            "login, %s, token, refresh, POST /token 200, userinfo, GET /userinfo 200, logout, POST /revocation 200, "
+            "POST /revocation 200, login" % steps)
+        for name in ("code_challenge", "state", "nonce", "code_verifier") if flow == "browser" else ("device_code",):
+            assert name in out
+        assert '"email": "ada@example.com"' in out and not (tmp_path / "home").exists()
+
+    @pytest.mark.parametrize("change, answer", [
+        ({}, 200), ({"code_verifier": "x" * 43}, 400), ({"code_verifier": ""}, 400), ({"code": "guessed"}, 400),
+        ({"redirect_uri": "http://127.0.0.1:1/callback/"}, 400), ({"client_id": "other"}, 401),
+        ({"grant_type": "urn:ietf:params:oauth:grant-type:device_code"}, 400)])
+    def test_a_code_is_exchanged_once_for_whoever_asked_for_it(self, server, change, answer):
+        attempt = cliauth.Attempt(True, True)
+        uri = "http://127.0.0.1:1/callback"
+        request = cliauth.authorization_request({"client_id": "demo", "scope": "openid"}, uri, attempt)
+        callback = query(decide(server, cliauth.with_query(server.issuer + "/authorization", request)))
+        assert (callback["state"], callback["iss"]) == (attempt.state, server.issuer)
+        form = {"grant_type": "authorization_code", "client_id": "demo", "code": callback["code"],
+                "redirect_uri": uri, "code_verifier": attempt.code_verifier}
+        assert fetch(server.issuer + "/token", {**form, **change})[0] == answer
+        assert fetch(server.issuer + "/token", form)[0] == (400 if answer == 200 else 200)  # a code is spent by success
+        assert json.loads(fetch(server.issuer + "/token", form)[2])["error"] == "invalid_grant"  # at any later time
+
+    def test_a_refresh_token_used_twice_ends_its_family_and_so_does_revocation(self, server, signed_in):
+        first = held(signed_in)["token"]["refresh_token"]
+        form = {"grant_type": "refresh_token", "client_id": "demo", "refresh_token": first}
+        second = json.loads(fetch(server.issuer + "/token", form)[2])["refresh_token"]
+        assert fetch(server.issuer + "/token", form)[0] == 400
+        assert fetch(server.issuer + "/token", dict(form, refresh_token=second))[0] == 400
+        signed_in.login("browser")
+        token = held(signed_in)["token"]
+        for name in ("access_token", "refresh_token", "refresh_token"):
+            assert fetch(server.issuer + "/revocation", {"token": token[name]})[0] == 200
+        assert fetch(server.issuer + "/token", dict(form, refresh_token=token["refresh_token"]))[0] == 400
+        assert failure(signed_in.userinfo)[0] == 3
+
+    def test_a_device_code_waits_for_the_person_who_may_refuse(self, server):
+        for decision, outcome in (("allow", 200), ("deny", "access_denied")):
+            device = json.loads(fetch(server.issuer + "/device_authorization", {"client_id": "demo"})[2])
+            form = {"grant_type": "urn:ietf:params:oauth:grant-type:device_code", "client_id": "demo",
+                    "device_code": device["device_code"]}
+            answers = [json.loads(fetch(server.issuer + "/token", form)[2])["error"]]
+            decide(server, device["verification_uri_complete"], decision)
+            status, _, body = fetch(server.issuer + "/token", form)
+            answers += [status if status == 200 else json.loads(body)["error"]]
+            assert answers == ["authorization_pending", outcome] and fetch(server.issuer + "/token", form)[0] == 400
+        assert fetch(device["verification_uri_complete"])[0] == 400
+
+    @pytest.mark.parametrize("change, redirected_with", [
+        ({"client_id": "other"}, None), ({"redirect_uri": "http://127.0.0.1:1/other"}, None),
+        ({"redirect_uri": "https://b.example/callback"}, None), ({"code_challenge_method": "plain"}, "invalid_request"),
+        ({"response_type": "token"}, "invalid_request")])
+    def test_only_a_known_client_at_its_own_redirect_uri_hears_of_an_error(self, server, change, redirected_with):
+        asked = {**cliauth.authorization_request({"client_id": "demo"}, "http://127.0.0.1:1/callback",
+                                                 cliauth.Attempt(True, True)), **change}
+        status, headers, _ = fetch(cliauth.with_query(server.issuer + "/authorization", asked))
+        assert (status, "Location" in headers) == ((302, True) if redirected_with else (400, False))
+        assert not redirected_with or query(headers["Location"])["error"] == redirected_with
+
+
+# ─── 12 Command line ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+@pytest.fixture
+def cli(capsys, monkeypatch):
+    """A command line in this process: its exit code, stdout and stderr."""
+    def call(*argv, stdin=""):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin.encode())))
+        capsys.readouterr()
+        try:
+            code = cliauth.main(list(argv))
+        except SystemExit as end:
+            code = end.code
+        return (code, *capsys.readouterr())
+    return call
+
+
+@pytest.fixture
+def person(server, monkeypatch):
+    """Whatever browser is opened, the server's person sits at it."""
+    monkeypatch.setattr(Terminal, "browser", lambda self: (["person"], "a browser is there"))
+    monkeypatch.setattr(Terminal, "open_browser", lambda self, argv, url: setattr(
+        self, "visited", cliauth.Background(lambda: fetch(decide(server, url) or url))))
+
+
+class TestCommandLine:
+    """Results on stdout and nothing else, every word for a person on stderr, and an exit code that says which."""
+
+    def test_a_login_is_silent_on_stdout_and_later_commands_need_no_options(self, server, cli, person):
+        options = ["--issuer", server.issuer, "--client-id", "demo", "--scope", "openid", "--param", "prompt=login"]
+        code, out, err = cli("login", "--timeout", "10", *options)
+        assert (code, out) == (0, "") and "\nSigned in as ada@example.com at " + server.issuer in err
+        code, out, err = cli("token")
+        assert (code, err) == (0, "") and re.match(r"[\w-]{22}\n\Z", out)
+        code, out, err = cli("login", "--timeout", "10", "-q", "--json")
+        assert (code, out) == (0, cli("status", "--json")[1]) and re.match(
+            r"To sign in, open this address:\n\n    http\S+\n\n\Z", err)
+        assert [sent["prompt"] for sent in server.asked("/authorization")] == ["login", "login"]
+
+    def test_token_in_every_format(self, server, clock, signed_in, cli, monkeypatch):
+        token = held(signed_in)["token"]
+        assert cli("token") == (0, token["access_token"] + "\n", "")
+        assert cli("token", "--format", "header") == (0, "Authorization: Bearer %s\n" % token["access_token"], "")
+        assert cli("token", "--id-token") == (0, token["id_token"] + "\n", "")
+        assert json.loads(cli("token", "--format=json")[1]) == {
+            "access_token": token["access_token"], "token_type": "Bearer", "expires_at": clock.now + 3600,
+            "scope": "openid email offline_access"}
+        for info, version in (("", "v1"), ('{"apiVersion": "client.authentication.k8s.io/v1beta1"}', "v1beta1")):
+            monkeypatch.setenv("KUBERNETES_EXEC_INFO", info)
+            assert json.loads(cli("token", "--format", "kubectl")[1]) == {
+                "apiVersion": "client.authentication.k8s.io/" + version, "kind": "ExecCredential",
+                "status": {"token": token["access_token"], "expirationTimestamp": "2027-01-15T09:00:00Z"}}
+        assert not server.requests and cli("token", "--min-ttl", "3601")[1] != token["access_token"] + "\n"
+        monkeypatch.setenv("CLIAUTH_ACCESS_TOKEN", "given")
+        assert cli("token") == (0, "given\n", "")
+
+    @pytest.mark.parametrize("operation, protocol, host, answered", [
+        ("get", "http", "HOST", True), ("get", "https", "HOST", False), ("store", "http", "HOST", False),
+        ("erase", "http", "HOST", False), ("get", "http", "HOST1", False), ("get", "https", "github.com", False),
+        ("get", "http", "github.com", False), ("get", "", "", False)])
+    def test_git_gets_the_token_for_the_host_of_the_issuer_alone(
+            self, server, signed_in, cli, operation, protocol, host, answered):
+        asked = "protocol=%s\nhost=%s\npath=a/b.git\n\n" % (protocol, host.replace("HOST", server.issuer[7:]))
+        out = "username=oauth2\npassword=%s\n" % held(signed_in)["token"]["access_token"] if answered else ""
+        assert cli("token", "--format", "git", operation, stdin=asked) == (0, out, "")
+
+    def test_status_list_and_switch(self, clock, signed_in, cli):
+        name, issuer = signed_in.profile, signed_in.options["issuer"]
+        change(signed_in, token=dict(held(signed_in)["token"], organization_id="org_1\x1b[m", n=7))
+        keep("other", token={}, settings={"issuer": "https://a.example", "client_id": "cli"})
+        assert cli("list") == (0, "  %s  ada@example.com\n* other  signed out\n" % name, "")
+        assert cli("status") == (3, "", "cliauth: nobody is signed in as other; run: cliauth login --profile other\n")
+        code, out, err = cli("status", "--json")
+        assert (code, json.loads(out)["signed_in"], err) == (3, False, "")
+        assert cli("switch", name) == (0, "", "")
+        assert cli("status") == (0, "".join("%-21s %s\n" % row for row in (
+            ("profile", name), ("account", "ada@example.com"), ("issuer", issuer), ("client_id", "demo"),
+            ("flow", "browser"), ("scope", "openid email offline_access"),
+            ("until", cliauth.when(clock.now + 3600) + ", then refreshed"), ("organization_id", r"org_1\x1b[m"),
+            ("n", "7"))), "")
+        assert json.loads(cli("list", "--json")[1]) == [
+            {"current": True, "profile": name, "signed_in": True, "account": "ada@example.com", "issuer": issuer,
+             "client_id": "demo"}, {"current": False, "profile": "other", "signed_in": False, "account": None,
+                                    "issuer": "https://a.example", "client_id": "cli"}]
+        assert cli("switch", "acme") == (2, "", "cliauth: there is no profile acme; there are: %s, other\n" % name)
+
+    def test_logout_in_the_browser_too_of_all_profiles_and_for_good(self, server, signed_in, cli, monkeypatch):
+        opened = []
+        monkeypatch.setattr(Terminal, "browser", lambda self: (["browser"], ""))
+        monkeypatch.setattr(Terminal, "open_browser", lambda self, argv, url: opened.append(url))
+        change(signed_in, metadata=dict(held(signed_in)["metadata"], end_session_endpoint=server.issuer + "/bye"))
+        code, out, err = cli("logout", "--browser")
+        assert (code, out, opened) == (0, "", [server.issuer + "/bye?client_id=demo"]) and opened[0] in err
+        assert len(server.asked("/revocation")) == 2 and cliauth.profile_names() == [signed_in.profile]
+        keep("other", settings={"token_endpoint": "https://a.example/token", "client_id": "cli"})
+        assert cli("logout", "--all", "--forget") == (
+            0, "", "Signed out of https://a.example/token; the provider has no revocation endpoint, so the tokens "
+            "were only forgotten here.\n")
+        assert cliauth.profile_names() == [] and cli("list") == (0, "", "")
+
+    def test_help_and_version_are_results_and_every_command_has_an_example(self, cli):
+        assert cli("--version") == (0, "cliauth %s (Python %s)\n" % (cliauth.__version__, sys.version.split()[0]), "")
+        assert cli() == cli("--help")
+        for command in cliauth.COMMANDS:
+            code, out, err = cli(command, "-h")
+            assert (code, err) == (0, "") and "\nexample: cliauth %s" % command in out and "--profile NAME" in out
+            assert "\n    %s " % command in cli("-h")[1]
+
+    def test_profile_token_file_quiet_and_verbose_stand_before_or_after_the_command(self, server, signed_in, cli):
+        name, path, token = signed_in.profile, signed_in.locate().path, held(signed_in)["token"]["access_token"]
+        keep("other", token=dict(TOKEN, access_token="not-this"))
+        for option in (["--profile", name], ["--token-file", path], ["--token-file=" + path, "-q"]):
+            assert cli(*option, "token") == cli("token", *option) == (0, token + "\n", "")
+        for line in (["-v", "refresh", "--profile", name], ["--profile", name, "refresh", "-v"]):
+            assert "> POST %s/token" % server.issuer in cli(*line)[2]
+
+    LOGIN = ["login", "--issuer", "I", "--client-id"]
+
+    @pytest.mark.parametrize("argv, code, said", [
+        (["status"], 3, "nobody is signed in; run: cliauth login --issuer URL --client-id ID\n"),
+        (["token", "--profile", "acme"], 3, "nobody is signed in as acme; run: cliauth login --profile acme\n"),
+        (["login"], 2, "which provider? name it with --issuer URL, or --provider github|"),
+        (["login", "--issuer", "I"], 2, "no client id; register a client at the provider and name it with --client-"),
+        (["login", "--issuer", "http://a.example", "--client-id", "x"], 2, "--issuer must begin with https://, or "),
+        (LOGIN + ["x", "--param", "state=1"], 2, "--param cannot set state, which the protocol needs; leave it out\n"),
+        (LOGIN + ["x", "--param", "state"], 2, "--param takes NAME=VALUE"),
+        (["login", "--provider", "acme", "--client-id", "x"], 2, "no provider is called acme; there are github, "),
+        (["login", "--client-secret-file", "/no"], 2, "--client-secret-file cannot be read from /no: No such file"),
+        (["login", "--profile", "../x"], 2, "no profile can be called ../x; use letters, digits and . _ @ + -\n"),
+        (["request"], 2, "the following arguments are required: "),
+        (LOGIN + ["x", "--flow", "client-credentials"], 1, "I/token answered 401 invalid_client"),
+        (LOGIN + ["x"], 3, "nobody can sign in here: there is no display, and stderr is no terminal; use "),
+        (LOGIN + ["x", "--flow", "paste"], 3, "nothing was pasted, and stdin has ended; run: cliauth login where"),
+        (LOGIN + ["x", "--device", "--timeout", "0"], 4, "nobody signed in within 0 s; run: cliauth login --device\n"),
+        (["login", "--issuer", "http://127.0.0.1:1", "--client-id", "x", "--device"], 4, "127.0.0.1:1 cannot be ")])
+    def test_an_error_is_one_line_and_an_exit_code(self, server, cli, monkeypatch, argv, code, said):
+        monkeypatch.setattr(cliauth, "find_browser", lambda *_: ([], "there is no display"))
+        status, out, err = cli(*(server.issuer if word == "I" else word for word in argv))
+        assert (status, out) == (code, "")
+        assert (err.split("\n")[-2] + "\n").startswith("cliauth: " + said.replace("I/", server.issuer + "/"))
+
+    @pytest.mark.parametrize("argv", [
+        ["login", "--client-secret=hunter2"], ["login", "--client-secret", "hunter2"], ["hunter2"],
+        ["login", "--client-sec=hunter2"], ["login", "--flow", "hunter2"], ["login", "--timeout", "hunter2"],
+        ["login", "--device=hunter2"], ["token", "get", "hunter2"], ["--token-f=hunter2", "list"],
+        ["request", "-H", "hunter2", "https://a.b"]])
+    def test_an_argument_in_the_wrong_place_is_not_echoed(self, cli, argv):
+        code, out, err = cli(*argv)
+        assert (code, out, err.count("\n")) == (2, "", 1) and err.startswith("cliauth: ") and "hunter2" not in err
+
+    def test_a_client_secret_comes_from_stdin_and_is_kept_for_the_refresh(self, server, cli):
+        server.script["/token"] = [(200, TOKEN)] * 2
+        options = ["--issuer", server.issuer, "--client-id", "a:b", "--flow", "client-credentials"]
+        login = cli("-q", "login", *options, "--client-secret-file", "-", stdin="s 3cret\n")
+        assert login == cli("-q", "refresh") == (0, "", "")
+        for _, _, params, headers in server.requests[-2:]:
+            assert headers["Authorization"] == "Basic YSUzQWI6cyUyMDNjcmV0"  # a%3Ab:s%203cret
+            assert params == {"grant_type": "client_credentials", "client_id": "a:b"}
+
+    FORM = "application/x-www-form-urlencoded"
+
+    @pytest.mark.parametrize("options, stdin, received", [
+        ([], "", ("GET", {}, None)), (["-d", "a=1&b=%20"], "", ("POST", {"a": "1", "b": " "}, FORM)),
+        (["-d", "@-"], "c=3", ("POST", {"c": "3"}, FORM)),
+        (["-d", "@FILE", "-H", "Content-Type: application/json"], "", ("POST", {'{"x":1}': ""}, "application/json"))])
+    def test_request_sends_the_token_and_what_it_is_told(
+            self, server, signed_in, cli, tmp_path, options, stdin, received):
+        (tmp_path / "body").write_text('{"x":1}')
+        server.script["/api"] = [(200, "körper"), (201, "")]
+        options = [word.replace("FILE", str(tmp_path / "body")) for word in options]
+        assert cli("request", server.issuer + "/api", *options, stdin=stdin) == (0, "körper", "")
+        assert cli("request", "post", server.issuer + "/api", "-H", "X-A:  b ") == (0, "", "")
+        verb, _, params, headers = server.requests[0]
+        assert (verb, params, headers["Content-Type"]) == received and headers["User-Agent"].startswith("cliauth/")
+        assert headers["Authorization"] == "Bearer " + held(signed_in)["token"]["access_token"]
+        assert (server.requests[1][0], server.requests[1][3]["X-A"]) == ("POST", "b")
+
+    @pytest.mark.parametrize("answers, code, out, said", [
+        ([(404, "gone")], 1, "gone", "cliauth: HTTP 404 Not Found\n"), ([(401, "one"), (200, "two")], 0, "two", ""),
+        ([(401, "one"), (401, "two")], 1, "two", "cliauth: HTTP 401 Unauthorized\n"),
+        ([(503, "")], 4, "", "cliauth: HTTP 503 Service Unavailable\n"),
+        ([(302, "", {"Location": "https://b.example/\x1b"})], 0, "",
+         "cliauth: HTTP 302 Found, Location: https://b.example/\\x1b\n"),
+        ([(200, "cut", {"Content-Length": "9"})], 4, "cut", "cliauth: the answer was cut short; try again\n")])
+    def test_request_tells_what_became_of_it(self, server, signed_in, cli, answers, code, out, said):
+        server.script["/api"] = list(answers)
+        assert cli("request", server.issuer + "/api") == (code, out, said)
+        tokens = [headers["Authorization"] for _, path, _, headers in server.requests if path == "/api"]
+        assert len(set(tokens)) == len(tokens) == len(answers) == 1 + len(server.asked("/token"))
+
+    def test_request_shows_headers_with_i_and_goes_nowhere_without_tls(self, server, signed_in, cli):
+        server.script["/api"] = [(200, "body", {"X-A": "b", "Content-Type": "text/plain"})]
+        out = cli("request", "-i", server.issuer + "/api")[1]
+        assert re.match(r"HTTP/1\.[01] 200 OK\r?\n", out) and re.search(r"\nX-A: b\r?\n(.*\n)*\r?\nbody\Z", out)
+        for url in ("http://api.example.com/", "http://127.0.0.1@evil.example/", "file:///etc/passwd"):
+            assert cli("request", url)[0] == 2
+        for header in ("Authorization: x", "X-A", "X-A: \n", "X A: b"):
+            assert cli("request", "-H", header, server.issuer + "/api")[0] == 2
+        assert len(server.requests) == 1
+
+    def test_a_body_of_any_size_and_kind_arrives_as_it_is(self, server, signed_in):
+        body = bytes(range(256)) * 8192
+        server.script["/api"] = [(200, body)]
+        process = run("request", server.issuer + "/api")
+        assert process.returncode == 0 and process.stdout == body and process.stderr == b""
+
+    @pytest.mark.parametrize("command, where", [
+        ("token", "/dev/full"), ("status", "/dev/full"), ("token", "&-"), ("list", "&-")])
+    def test_output_that_could_not_be_written_is_an_error(self, signed_in, command, where):
+        before = held(signed_in)
+        process = subprocess.run(["sh", "-c", 'exec "$@" >' + where, "sh", sys.executable, SCRIPT, command],
+                                 stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=20)
+        assert (process.returncode, process.stderr.count(b"\n"), held(signed_in)) == (4, 1, before)
+        assert process.stderr.startswith(b"cliauth: the output could not be written: ")
+
+    @pytest.mark.parametrize("flow, number, code, said", [
+        ("browser", signal.SIGINT, 130, b"interrupted"), ("device", signal.SIGINT, 130, b"interrupted"),
+        ("browser", signal.SIGTERM, 143, b"terminated"), ("paste", signal.SIGTERM, 143, b"terminated")])
+    def test_a_signal_ends_a_sign_in_within_a_second_and_the_port_is_closed(self, server, flow, number, code, said):
+        with start("login", "--issuer", server.issuer, "--client-id", "demo", "--flow", flow, "--no-browser",
+                   stdin=subprocess.PIPE) as process:
+            address = next(line for line in process.stderr if line.startswith(b"    ")).decode().strip()
+            begun = time.monotonic()
+            process.send_signal(number)
+            assert process.wait(5) == code and time.monotonic() - begun < 1
+            assert process.stderr.read().endswith(b"\ncliauth: " + said + b"\n") and process.stdout.read() == b""
+        if flow == "browser":
+            with pytest.raises(ConnectionRefusedError):
+                fetch(query(address)["redirect_uri"])
+
+    def test_a_browser_is_started_with_nothing_of_ours_but_the_address(self, server, tmp_path):
+        (tmp_path / "my browser.py").write_text(
+            "import json, os, sys; sys.path.insert(0, %r); import cliauth\nserver = cliauth.DemoServer()\n"
+            "server.issuer = %r\nprint('noise'); print('noise', file=sys.stderr)\n"
+            "json.dump([sys.argv, dict(os.environ)], open('seen', 'w'))\nserver.person(sys.argv[1])\n"
+            % (HERE, server.issuer))
+        process = subprocess.run(
+            [sys.executable, SCRIPT, "login", "--issuer", server.issuer, "--client-id", "demo"], cwd=str(tmp_path),
+            env=dict(os.environ, BROWSER="nosuch:%s 'my browser.py' %%s" % sys.executable, SSH_CONNECTION="x",
+                     CLIAUTH_CLIENT_SECRET="s3cret"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=20)
+        assert (process.returncode, process.stdout) == (0, b"") and b"noise" not in process.stderr
+        assert process.stderr.startswith(b"Signing in by browser: BROWSER is set. For another way: --flow device or ")
+        seen = (tmp_path / "seen").read_text()
+        assert server.asked("/token")[0]["code_verifier"] not in seen and "s3cret" not in seen
+        assert json.loads(seen)[0][1] in process.stderr.decode()
+
+    @pytest.mark.parametrize("typed, code", [(None, 0), ("\x03", 130)])
+    def test_at_a_terminal_the_wait_counts_down_and_takes_a_pasted_address_too(self, server, typed, code):
+        import pty
+        master, slave = pty.openpty()
+        leader = ("import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "  # or Ctrl-C reaches nobody
+                  "os.execv(sys.executable, [sys.executable] + sys.argv[1:])")
+        with os.fdopen(master, "r+b", 0) as screen, subprocess.Popen(
+                [sys.executable, "-S", "-c", leader, SCRIPT, "login", "--issuer", server.issuer, "--client-id", "demo",
+                 "--no-browser"], stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
+                env=dict(os.environ, TERM="xterm")) as process:
+            os.close(slave)
+            seen = b""
+            while b"Waiting for the browser: 4:59 left, Ctrl-C ends it " not in seen and process.poll() is None:
+                seen += screen.read(4096)
+            address = re.search(r"\n    (http\S+)", seen.decode()).group(1)
+            screen.write((typed or decide(server, address) + "\n").encode())
+            with contextlib.suppress(OSError):  # which Linux raises once the other end is closed
+                while True:
+                    seen += screen.read(4096)
+        assert process.returncode == code and (typed or re.search(b"\r {40,}\r", seen))
+        assert seen.endswith(b"cliauth: interrupted\r\n" if typed else b").\r\n")
+
+    def test_verbose_shows_the_exchange_and_no_secret(self, server, cli, person, monkeypatch):
+        monkeypatch.setenv("CLIAUTH_CLIENT_SECRET", "s3cret")
+        options = ["--issuer", server.issuer, "--client-id", "demo", "--client-auth", "post", "--timeout", "10"]
+        said, secrets = "", {"s3cret"}
+        for line in (["login", *options], ["refresh"], ["userinfo"], ["logout"]):
+            code, _, err = cli("-v", *line)
+            assert code == 0
+            said += re.sub(r"\n    http\S+\n", "", err)  # what the person opens is for the person
+            token = held(Client())["token"]
+            secrets.update(token[name] for name in ("access_token", "refresh_token", "id_token") if token)
+        secrets.update(server.asked("/token")[0][name] for name in ("code", "code_verifier"))
+        assert "> POST %s/token" % server.issuer in said and re.search("\n< 200 application/json ", said)
+        assert len(secrets) >= 8 and not [secret for secret in secrets if secret in said]
+
+    def test_a_program_mounts_the_commands_in_its_own_argparse(self, server, signed_in, capsys):
+        import argparse
+        parser = argparse.ArgumentParser()
+        subparsers = parser.add_subparsers()
+        cliauth.add_commands(subparsers, signed_in)
+        args = parser.parse_args(["token", "--format", "header"])
+        assert args.func(args) == 0
+        assert capsys.readouterr().out == "Authorization: Bearer %s\n" % held(signed_in)["token"]["access_token"]
+        assert sorted(subparsers.choices) == ["login", "logout", "status", "token"]
+        server.script["/token"] = [(503, "")]
+        change(signed_in, expires_at=1)
+        assert args.func(args) == 4 and capsys.readouterr().out == ""
+
+    def test_a_program_that_carries_the_file_sets_its_presets(self, server, cli, person, monkeypatch, tmp_path):
+        monkeypatch.delenv("CLIAUTH_HOME")
+        for name, value in (("APP", "acme"), ("COMMAND", "acme auth"), ("ISSUER", server.issuer), ("CLIENT_ID", "demo"),
+                            ("SCOPE", "openid"), ("SETTINGS", {"param": {"prompt": "login"}})):
+            monkeypatch.setattr(cliauth, name, value)
+        assert cli("status")[2].endswith("; run: acme auth login --profile %s\n" % Client().status()["profile"])
+        assert cli("login", "--timeout", "10")[0] == 0
+        asked = server.asked("/authorization")[0]
+        assert (asked["client_id"], asked["scope"], asked["prompt"]) == ("demo", "openid", "login")
+        assert (tmp_path / ".config" / "acme" / "current").read_text() == Client().status()["profile"] + "\n"
+        monkeypatch.setenv("CLIAUTH_CLIENT_ID", "other")  # beats the preset, and is not whom the tokens are for
+        assert cli("token")[0] == 3
+
+    @pytest.mark.parametrize("argv", [["-m", "cliauth", "token"], ["-", "token"], ["-I", SCRIPT, "token"],
+                                      ["-OO", "-bb", "-W", "error", "-X", "dev", SCRIPT, "token", "--min-ttl", "0"]])
+    def test_it_runs_however_python_is_started(self, signed_in, argv):
+        with open(SCRIPT, "rb") as source:
+            process = subprocess.run([sys.executable] + argv, stdin=source, cwd=HERE, stdout=subprocess.PIPE,
+                                     stderr=subprocess.PIPE, timeout=20)
+        assert (process.stdout.decode(), process.stderr) == (held(signed_in)["token"]["access_token"] + "\n", b"")

@@ -1120,7 +1120,8 @@ class Listener:
             return 405 if match else 400, None, "a request that was no GET"
         path, _, query = match.group(2).partition("?")
         try:
-            headers = unique((name.lower(), value.strip()) for name, _, value in (x.partition(":") for x in lines))
+            pairs = ((name.lower(), value.strip()) for name, _, value in (line.partition(":") for line in lines))
+            headers = unique(pair for pair in pairs if pair[0] in ("host", "sec-fetch-mode"))
             if headers.get("host") not in self.hosts:  # DNS rebinding
                 return 400, None, f"a request for host {visible(headers.get('host'), 80)}"
             if path != self.path:  # favicon.ico and the like
@@ -2577,20 +2578,33 @@ def command_refresh(client: Client, args: "argparse.Namespace") -> None:
         out_json(client.status())
 
 
-def command_logout(client: Client, args: "argparse.Namespace") -> None:
-    for each in [Client(profile=name, terminal=client.terminal) for name in profile_names()] if args.all else [client]:
-        record = each.read() if args.browser else NEW
-        settings = each.settle(record["settings"])
-        each.logout(args.forget)
-        address = endpoint(settings, record["metadata"], "end_session_endpoint")
-        if args.browser and address:  # OpenID Connect RP-Initiated Logout 2; an id_token_hint would be seen in `ps`
-            address = with_query(address, {"client_id": settings.get("client_id")})
-            each.terminal.say(f"To sign out in the browser too, open this address:\n\n    {address}\n")
-            argv = each.terminal.browser()[0]
-            if argv:
-                each.terminal.open_browser(argv, address)
-        elif args.browser:
-            each.terminal.note("The provider names no end_session_endpoint; sign out on its own page.")
+def sign_out(client: Client, forget: bool, browser: bool) -> None:
+    record = client.read() if browser else NEW
+    settings = client.settle(record["settings"])
+    client.logout(forget)
+    address = endpoint(settings, record["metadata"], "end_session_endpoint")
+    if browser and address:  # OpenID Connect RP-Initiated Logout 2; an id_token_hint would be seen in `ps`
+        address = with_query(address, {"client_id": settings.get("client_id")})
+        client.terminal.say(f"To sign out in the browser too, open this address:\n\n    {address}\n")
+        argv = client.terminal.browser()[0]
+        if argv:
+            client.terminal.open_browser(argv, address)
+    elif browser:
+        client.terminal.note("The provider names no end_session_endpoint; sign out on its own page.")
+
+
+def command_logout(client: Client, args: "argparse.Namespace") -> int:
+    if not args.all:
+        sign_out(client, args.forget, args.browser)
+        return 0
+    code = 0
+    for name in profile_names():
+        try:
+            sign_out(Client(profile=name, terminal=client.terminal), args.forget, args.browser)
+        except AuthError as error:  # the others are signed out all the same
+            client.terminal.say(f"cliauth: {error}")
+            code = error.exit_code
+    return code
 
 
 def command_list(client: Client, args: "argparse.Namespace") -> None:

@@ -1192,7 +1192,7 @@ class TestFlows:
     @pytest.mark.parametrize("before, after, code, said", [
         ("http.*", "", 3, "nothing was pasted, and stdin has ended; run: cliauth login where somebody can"),
         ("state=[^&]+", "state=x", 3, "nothing was pasted, and stdin has ended; run: cliauth login where somebody can"),
-        (".*code=([^&]+).*", "\\1\nno", 3, "nothing was pasted, and stdin has ended; run: cliauth login where somebody"),
+        (".*code=([^&]+).*", "\\1\nno", 3, "nothing was pasted, and stdin has ended; run: cliauth login where"),
         ("iss=[^&]+", "iss=https://b.example", 1, "the answer is of another server: iss is https://b.example, not "),
         ("&iss=[^&]+", "", 1, "the answer is of another server: iss is missing, not "),
         ("code=[^&]+", "error=access_denied", 1, "the sign-in was denied: access_denied")])
@@ -1583,7 +1583,7 @@ class TestClient:
 
     @pytest.mark.parametrize("extra, kept, said", [
         (lambda claims: {"id_token": signed(**dict(claims, sub="eve"))}, {}, "the refreshed ID token is of somebody"),
-        (lambda claims: {"id_token": signed(**dict(claims, iss="https://b.c"))}, {}, "the refreshed ID token is of some"),
+        (lambda claims: {"id_token": signed(**dict(claims, iss="https://b.c"))}, {}, "the refreshed ID token is of"),
         (lambda claims: {"id_token": signed(**dict(claims, aud="x"))}, {"refresh_token": "rt-2"}, "the ID token "),
         (lambda claims: {"token_type": "DPoP"}, {"refresh_token": "rt-2"}, "the token is of type DPoP"),
         (lambda claims: {"access_token": "a\nb"}, {"refresh_token": "rt-2"}, "the access_token that came "),

@@ -216,10 +216,10 @@ def parse_json(data: bytes) -> "Any":
                            parse_constant=finite)
         level, depth = [value], 0
         while level:  # what parses may yet be too deep to be written, after the refresh token is spent
-            level = [value for each in level if isinstance(each, (dict, list))
-                     for value in (each.values() if isinstance(each, dict) else each)]
-            depth += 1
-            if depth > 41:
+            nests = [each for each in level if isinstance(each, (dict, list))]
+            level = [inner for each in nests for inner in (each.values() if isinstance(each, dict) else each)]
+            depth += bool(nests)
+            if depth > 40:
                 raise ValueError("nested too deeply")
         dump_json(value)
     except RecursionError:
@@ -331,9 +331,10 @@ class Response:
 def error_code(answer: "Json") -> str:
     """The error code of a refusal, wherever it stands: Google nests it, WorkOS, Supabase and Databricks rename it."""
     for value in (answer.get(name) for name in ("error", "error_code", "code", "errorCode")):
-        value = value.get("code", value.get("status")) if isinstance(value, dict) else value
-        if isinstance(value, str) and value:
-            return value
+        inner = [value.get("code"), value.get("status")] if isinstance(value, dict) else [value]
+        for each in inner:
+            if isinstance(each, str) and each:
+                return each
     message = answer.get("message")  # Twitch: {"status": 400, "message": "authorization_pending"}
     return message if isinstance(message, str) and re.match(r"[a-z]+(_[a-z]+)+\Z", message) else ""
 
@@ -659,7 +660,7 @@ class Background:
         while not self.outcome and time.monotonic() < end:
             self.thread.join(min(0.2, max(0, end - time.monotonic())))  # in slices: on Windows Ctrl-C waits for one
         if not self.outcome:
-            raise Unreachable(f"no whole answer within {seconds:.0f} s; check the network, and try again")
+            raise Unreachable(f"no whole answer within {seconds:.3g} s; check the network, and try again")
         value, error = self.outcome.pop()
         try:
             if error:
@@ -708,8 +709,9 @@ class Http:
         try:  # the stdlib passes over an unreadable file in silence, and then trusts nobody or somebody else
             context.load_verify_locations(roots) if roots else context.load_default_certs()
         except OSError as error:
-            raise UsageError(f"no CA certificates can be read from {visible(roots)} ({error.strerror or 'not PEM'}); "
-                             "check --ca-file or SSL_CERT_FILE") from None
+            why = "it holds none in PEM" if isinstance(error, ssl.SSLError) else error.strerror
+            raise UsageError(f"no CA certificates can be read from {visible(roots)}: {why}; check --ca-file or "
+                             "SSL_CERT_FILE") from None
         try:
             if cert:
                 context.load_cert_chain(cert, self.settings.get("client_key"), password=lambda: "")  # never asks
@@ -886,8 +888,8 @@ class Terminal:
         """What is waited for, and how long yet, in one line that is written over."""
         if self.interactive() and not self.quiet and os.environ.get("TERM") != "dumb":
             line = f"Waiting for {what}: {int(left) // 60}:{int(left) % 60:02} left, Ctrl-C ends it "
-            self.write("\r" + line.ljust(self.shown))
-            self.shown = len(line)
+            shown, self.shown = self.shown, len(line)  # first: Ctrl-C may come at any time
+            self.write("\r" + line.ljust(shown))
 
     def wipe(self) -> None:
         if self.shown:
@@ -1165,7 +1167,7 @@ def read_text(path: str, what: str) -> str:
             return file.read(BODY_LIMIT).strip()
     except (AttributeError, OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or "it is not text"
-        raise UsageError(f"{what} cannot be read from {visible(path)}: {why}") from None
+        raise UsageError(f"{what} cannot be read from {visible(path)}: {why}; name another file") from None
 
 
 class Server:
@@ -1612,13 +1614,13 @@ class TokenFile:
             restrict(folder, 0o700)
 
     @contextmanager
-    def locked(self) -> "Iterator[None]":
+    def locked(self, timeout: float = LOCK_TIMEOUT) -> "Iterator[None]":
         """Alone among threads and processes; Unreachable when whoever holds the lock keeps it."""
         from threading import Lock
-        end, mutex = time.monotonic() + LOCK_TIMEOUT, MUTEXES.setdefault(self.path, Lock())
-        busy = Unreachable(f"another process has held {visible(self.path)}.lock for more than {LOCK_TIMEOUT} s; "
+        end, mutex = time.monotonic() + timeout, MUTEXES.setdefault(self.path, Lock())
+        busy = Unreachable(f"another process has held {visible(self.path)}.lock for more than {timeout:.0f} s; "
                            "end it, then try again")
-        if not mutex.acquire(timeout=LOCK_TIMEOUT):
+        if not mutex.acquire(timeout=timeout):
             raise busy
         try:
             with self.writing():
@@ -2029,7 +2031,8 @@ class Client:
         file = self.locate()
         if not seen["token"]:
             raise self.nobody()
-        with file.locked():
+        lives = max(0, (number(seen["expires_at"]) or 0) - time.time() - 1)  # while it does, it can be used instead
+        with file.locked(min(lives, LOCK_TIMEOUT) if alive(seen) and lives else LOCK_TIMEOUT):
             record = file.read() or NEW
             token, settings = record["token"], self.settle(record["settings"])
             if alive(record) and token != seen["token"]:
@@ -2245,7 +2248,7 @@ class DemoServer:
         from threading import Thread
         self.web = web_server(self.told)
         self.issuer = f"http://127.0.0.1:{self.web.server_address[1]}"
-        Thread(target=self.web.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        Thread(target=self.web.serve_forever, kwargs={"poll_interval": 0.005}, daemon=True).start()
         return self
 
     def __exit__(self, *_: "Any") -> None:
@@ -2361,12 +2364,16 @@ class DemoServer:
 
     def person(self, url: str, decision: str = "allow") -> None:
         """Plays the person at the browser: opens the address, and presses a button, "allow" or "deny"."""
+        from urllib.error import HTTPError
         from urllib.request import ProxyHandler, build_opener
         browser = build_opener(ProxyHandler({}))  # follows redirects, to the callback too
         with browser.open(url, timeout=10) as page:
             number = page.read().decode().partition("name=request value=")[2].partition(">")[0]
         form = encode_form({"request": number, "decision": decision}).encode()
-        browser.open(self.issuer + "/decision", form, timeout=10).close()
+        try:
+            browser.open(self.issuer + "/decision", form, timeout=10).close()
+        except HTTPError as error:  # the page that says that it failed
+            error.close()
 
     def terminal(self, quiet: bool = True, verbose: bool = False) -> Terminal:
         """A terminal whose browser is played by person()."""
@@ -2526,14 +2533,15 @@ def request_body(data: "Optional[str]") -> "Optional[bytes]":
         with open(data[1:], "rb") as file:
             return file.read()
     except (AttributeError, OSError) as error:
-        raise UsageError(f"{visible(data)} cannot be read: {getattr(error, 'strerror', 'stdin is closed')}") from None
+        why = getattr(error, "strerror", "stdin is closed")
+        raise UsageError(f"{visible(data)} cannot be read: {why}; name another file after -d @") from None
 
 
 def request_headers(lines: "List[str]") -> "Dict[str, str]":
     headers = {}
     for name, colon, value in (line.partition(":") for line in lines):
         if not colon or not re.match(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z", name) or re.search(r"[^\t -~]", value):
-            raise UsageError("-H takes 'Name: value', of printable ASCII")
+            raise UsageError("-H takes 'Name: value', of printable ASCII; write it like -H 'Accept: text/plain'")
         if name.lower() == "authorization":
             raise UsageError("-H cannot set Authorization, which is where the token goes; leave it out")
         headers[name] = value.strip()
@@ -2711,7 +2719,7 @@ def client_of(args: "argparse.Namespace") -> Client:
             raise UsageError(f"there is no client secret in {visible(args.client_secret_file)}; check it")
     pairs = [pair.partition("=") for pair in settings.pop("param", [])]
     if not all(equals for _, equals, _ in pairs):
-        raise UsageError("--param takes NAME=VALUE")
+        raise UsageError("--param takes NAME=VALUE; write it like --param prompt=consent")
     if getattr(args, "no_pkce", False):
         settings["pkce"] = False
     terminal = Terminal(getattr(args, "quiet", False), getattr(args, "verbose", False))

@@ -435,6 +435,14 @@ def client_credentials_request(settings: "Json") -> "Json":
     return {"grant_type": "client_credentials", **extras(settings)}
 
 
+def renewal_request(settings: "Json", token: "Json") -> "Json":
+    """RFC 6749 §6, without a scope; client credentials are asked for anew, there is no refresh token (§4.4.3)."""
+    if settings.get("flow") == "client-credentials":
+        return client_credentials_request(settings)
+    refresh_token, resource = token["refresh_token"], settings.get("resource")
+    return {"grant_type": "refresh_token", "refresh_token": refresh_token, "resource": resource}
+
+
 def with_query(url: str, params: "Json") -> str:
     """The address with the parameters added to what it has."""
     return url + ("&" if "?" in url else "?") + encode_form(params)
@@ -1260,6 +1268,14 @@ class Server:
         return claims
 
 
+def unheard(redirect_uri: str) -> str:
+    """A redirect URI that nobody listens on, for a browser elsewhere: port 0 becomes one from the dynamic range."""
+    from secrets import randbelow
+    match = LOOPBACK_URI.match(redirect_uri)
+    port_free = match and match.group(2) == "0"
+    return redirect_uri.replace(":0", f":{49152 + randbelow(16384)}", 1) if port_free else redirect_uri
+
+
 class SignIn:
     """One sign-in by whichever flow, until `timeout` seconds are over; `keep` gets the tokens once they are there."""
 
@@ -1299,7 +1315,7 @@ class SignIn:
             except NotOffered as error:
                 if name == "paste":
                     raise
-                self.reason = str(error)
+                self.reason = str(error).split(";")[0]
         return None
 
     def listen(self) -> "Optional[Listener]":
@@ -1450,14 +1466,6 @@ class SignIn:
         """RFC 6749 §4.4: the program itself signs in, no person."""
         answer = read_answer(self.server.post("token_endpoint", client_credentials_request(self.settings)))
         self.keep("client-credentials", self.server.accept(answer))
-
-
-def unheard(redirect_uri: str) -> str:
-    """A redirect URI that nobody listens on, for a browser elsewhere: port 0 becomes one from the dynamic range."""
-    from secrets import randbelow
-    match = LOOPBACK_URI.match(redirect_uri)
-    port_free = match and match.group(2) == "0"
-    return redirect_uri.replace(":0", f":{49152 + randbelow(16384)}", 1) if port_free else redirect_uri
 
 
 # ─── 9 Token file ── one JSON file a profile; nothing is lost in it and nobody else reads it ─────────────────────────
@@ -2031,8 +2039,8 @@ class Client:
         file = self.locate()
         if not seen["token"]:
             raise self.nobody()
-        lives = max(0, (number(seen["expires_at"]) or 0) - time.time() - 1)  # while it does, it can be used instead
-        with file.locked(min(lives, LOCK_TIMEOUT) if alive(seen) and lives else LOCK_TIMEOUT):
+        left = (number(seen["expires_at"]) or 0) - time.time() - 1  # while the token lives, it can serve instead
+        with file.locked(min(left, LOCK_TIMEOUT) if left > 0 else LOCK_TIMEOUT):
             record = file.read() or NEW
             token, settings = record["token"], self.settle(record["settings"])
             if alive(record) and token != seen["token"]:
@@ -2041,10 +2049,7 @@ class Client:
                 why = "the token has expired and cannot be refreshed" if token else "signed out in the meantime"
                 raise LoginRequired(f"{why}; {self.hint()}")
             server = self.server(settings, record["metadata"])
-            request = {"grant_type": "refresh_token", "refresh_token": token.get("refresh_token"),
-                       "resource": settings.get("resource")}
-            if settings.get("flow") == "client-credentials":
-                request = client_credentials_request(settings)
+            request = renewal_request(settings, token)
             with file.staged() as save, signals_held():
                 try:
                     answer = read_answer(server.post("token_endpoint", request))
@@ -2052,18 +2057,22 @@ class Client:
                     return self.refused(no, record, request, save)
                 after = holding({**record, "metadata": server.metadata}, renewed(token, answer))
                 save(dump_json(after))
-            old, new = ([claims_of(t).get(name) for name in ("iss", "sub")] for t in (token, answer))
-            if any(old) and any(new) and old != new:  # OpenID Connect Core 12.2: nothing of this is ours
-                file.store({**record, "token": {}, "expires_at": None})
-                raise InvalidResponse(f"the refreshed ID token is of somebody else; {self.hint()}")
-            try:
-                server.accept(answer)
-            except InvalidResponse:  # all that can be of use in it is the next refresh token
-                successor = answer.get("refresh_token")
-                file.store({**record, "token": {"refresh_token": successor}, "expires_at": None}
-                           if printable(successor) else record)
-                raise
+            self.examine(server, answer, record)
             return after
+
+    def examine(self, server: Server, answer: "Json", before: "Json") -> None:
+        """Checks a refresh response that is on disk already; raises InvalidResponse when nearly nothing of it stays."""
+        file, successor = self.locate(), answer.get("refresh_token")
+        old, new = ([claims_of(token).get(name) for name in ("iss", "sub")] for token in (before["token"], answer))
+        if any(old) and any(new) and old != new:  # OpenID Connect Core 12.2: nothing of this is ours
+            file.store({**before, "token": {}, "expires_at": None})
+            raise InvalidResponse(f"the refreshed ID token is of somebody else; {self.hint()}")
+        try:
+            server.accept(answer)
+        except InvalidResponse:  # all that can be of use in it is the next refresh token
+            kept = {**before, "token": {"refresh_token": successor}, "expires_at": None}
+            file.store(kept if printable(successor) else before)
+            raise
 
     def refused(self, no: ErrorResponse, record: "Json", request: "Json", save: "Callable[[bytes], None]") -> "Json":
         """What a refusal of a refresh means: bad times, wrong settings, another's refresh, or a dead token."""
@@ -2642,7 +2651,7 @@ def command_demo(client: Client, args: "argparse.Namespace") -> None:
     run_demo("device" if args.device else "browser", args.yes, client.terminal)
 
 
-def seconds(text: str) -> float:
+def duration(text: str) -> float:
     """A number of seconds on the command line; ValueError for others."""
     value = number(text)
     if value is None:
@@ -2680,7 +2689,7 @@ COMMANDS: "Dict[str, Tuple[Callable[..., Optional[int]], str, str, List[Tuple[st
         flag("--no-pkce", "for a server that refuses PKCE; needs a client secret"),
         ("--redirect-uri", {"metavar": "URI", "action": "append", "help": "as registered; repeatable, tried in order; "
                             f"port 0 is any free one (default: {REDIRECT_URIS[0]})"}),
-        ("--timeout", {"metavar": "S", "type": seconds, "default": LOGIN_TIMEOUT, "help": "seconds (default: 300)"}),
+        ("--timeout", {"metavar": "S", "type": duration, "default": LOGIN_TIMEOUT, "help": "seconds (default: 300)"}),
         ("--ca-file", {"metavar": "FILE", "help": "the certificates to trust, PEM"}),
         ("--client-cert", {"metavar": "FILE", "help": "a client certificate for mutual TLS, PEM"}),
         ("--client-key", {"metavar": "FILE", "help": "its key, where that is another file"}), JSON]),
@@ -2688,7 +2697,7 @@ COMMANDS: "Dict[str, Tuple[Callable[..., Optional[int]], str, str, List[Tuple[st
         ("operation", {"nargs": "?", "help": "with --format git: get, store or erase"}),
         ("--format", {"choices": ("token", "header", "json", "kubectl", "git"), "default": "token"}),
         flag("--id-token", "the ID token instead"),
-        ("--min-ttl", {"metavar": "S", "type": seconds, "default": 60, "help": "seconds still to live (default: 60)"}),
+        ("--min-ttl", {"metavar": "S", "type": duration, "default": 60, "help": "seconds still to live (default: 60)"}),
         SIGN_IN]),
     "status": (command_status, "who is signed in, where, until when", "status --json", [JSON]),
     "userinfo": (command_userinfo, "what the provider says of you", "userinfo", [SIGN_IN]),

@@ -231,7 +231,7 @@ def number(value: "Any") -> "Optional[float]":
     """A count of seconds that came as a number or a string (PayPal, Salesforce), else None."""
     if isinstance(value, str) and re.match(r"\s*[0-9]{1,15}(\.[0-9]{1,9})?\s*\Z", value):
         value = float(value)
-    return value if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1e15 else None
+    return value if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1e11 else None
 
 
 def words(value: "Any") -> "List[str]":
@@ -1417,7 +1417,7 @@ class SignIn:
         except ErrorResponse as no:
             if no.status in (401, 403, 404, 422) or no.error in ("unauthorized_client", "device_flow_disabled"):
                 raise NotOffered("the provider does not offer the device flow to this client "
-                                 f"({no.status} {no.error}); try --flow browser or paste") from None
+                                 f"({f'{no.status} {no.error}'.strip()}); try --flow browser or paste") from None
             raise
         device = read_device_response(answer)
         self.show(device)
@@ -1897,6 +1897,8 @@ class Client:
     token_endpoint … An environment variable (CLIAUTH_…) gives what is not named here, a preset what neither gives.
     """
 
+    mounted = False  # by add_commands: its `login` takes no settings
+
     def __init__(self, issuer: str = "", client_id: str = "", scope: str = "", *, profile: str = "",
                  token_file: str = "", terminal: "Optional[Terminal]" = None, **settings: "Any") -> None:
         for name in settings:
@@ -1922,8 +1924,9 @@ class Client:
 
     def hint(self) -> str:
         """What to type next, for this profile."""
-        named = f"--profile {self.profile}" if self.profile else "--issuer URL --client-id ID"
-        return f"run: {COMMAND} login {f'--token-file {visible(self.path)}' if self.path else named}"
+        named = f" --profile {self.profile}" if self.profile else " --issuer URL --client-id ID"
+        which = f" --token-file {visible(self.path)}" if self.path else named
+        return f"run: {COMMAND} login{'' if self.mounted else which}"
 
     def nobody(self) -> LoginRequired:
         if not self.profile and profile_names():
@@ -2739,6 +2742,8 @@ def client_of(args: "argparse.Namespace") -> Client:
 def add_commands(subparsers: "Any", client: "Optional[Client]" = None,
                  names: "Iterable[str]" = ("login", "logout", "status", "token"), **keywords: "Any") -> None:
     """Mounts commands into a program's own argparse; each sets args.func, called as args.func(args), the exit code."""
+    if client:
+        client.mounted = True
     for name in names:
         work, about, example, options = COMMANDS[name]
         parser = subparsers.add_parser(name, help=about, description=about[0].upper() + about[1:] + ".",

@@ -1246,7 +1246,7 @@ class TestFlows:
             client = client_of(server, redirect_uri=[uri])
             said = "nothing can listen on %s: Address already in use; end what does, or name another --redirect-uri"
             assert failure(client.login, "browser") == (4, said % uri) and failure(client.login, timeout=0)[0] == 4
-            assert "Signing in by device: %s. For another way: --flow " % (said % uri) in client.terminal.text
+            assert "Signing in by device: %s. For another way: --flow " % (said % uri).split(";")[0] in client.terminal.text
 
     @pytest.mark.parametrize("device, answers, sleeps", [
         ({"interval": 5}, [PENDING], [5, 5]), ({"interval": None}, [], [5]), ({"interval": "7"}, [], [7]),
@@ -1289,7 +1289,8 @@ class TestFlows:
         assert code == 1 and said.endswith("; try --flow browser or paste")
         client.terminal.tty = True
         client.login("auto")
-        assert "Signing in by paste: %s. For another way: --flow browser or device.\n" % said in client.terminal.text
+        why = said.split(";")[0]
+        assert "Signing in by paste: %s. For another way: --flow browser or device.\n" % why in client.terminal.text
 
     @pytest.mark.parametrize("name", ["verification_uri", "verification_uri_complete"])
     @pytest.mark.parametrize("address", ["http://id.example.com/device", "javascript:alert(1)", "https://a\\@127.0.0.1"])

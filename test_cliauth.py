@@ -1246,7 +1246,8 @@ class TestFlows:
             client = client_of(server, redirect_uri=[uri])
             said = "nothing can listen on %s: Address already in use; end what does, or name another --redirect-uri"
             assert failure(client.login, "browser") == (4, said % uri) and failure(client.login, timeout=0)[0] == 4
-            assert "Signing in by device: %s. For another way: --flow " % (said % uri).split(";")[0] in client.terminal.text
+            why = (said % uri).split(";")[0]
+            assert "Signing in by device: %s. For another way: --flow " % why in client.terminal.text
 
     @pytest.mark.parametrize("device, answers, sleeps", [
         ({"interval": 5}, [PENDING], [5, 5]), ({"interval": None}, [], [5]), ({"interval": "7"}, [], [7]),

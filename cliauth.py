@@ -2680,7 +2680,7 @@ COMMANDS: "Dict[str, Tuple[Callable[..., Optional[int]], str, str, List[Tuple[st
         ("--client-secret-file", {"metavar": "FILE", "help": "its secret, - for stdin; or CLIAUTH_CLIENT_SECRET"}),
         ("--client-auth", {"choices": ("none", "post", "basic"), "help": "how the secret is sent"}),
         ("--client-assertion-file", {"metavar": "FILE", "help": "a JWT instead of a secret, read afresh each time"}),
-        ("--scope", {"metavar": "'A B'", "help": "what to ask for, such as 'openid email offline_access'"}),
+        ("--scope", {"metavar": "'A B'", "help": "such as 'openid email offline_access' (default: openid where listed)"}),
         ("--audience", {"metavar": "A", "help": "the API that it is for, where the provider asks"}),
         ("--param", {"metavar": "NAME=VALUE", "action": "append", "help": "one more for the sign-in; repeatable"}),
         ("--resource", {"metavar": "URI", "action": "append", "help": "the API that it is for; repeatable"}),

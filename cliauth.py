@@ -1800,6 +1800,14 @@ def environment() -> "Json":
     return {name: value for name, value in named.items() if value}
 
 
+def given_token() -> str:
+    """CLIAUTH_ACCESS_TOKEN, which is used as it is, "" where it is not set."""
+    given = os.environ.get("CLIAUTH_ACCESS_TOKEN", "")
+    if given and not printable(given):
+        raise UsageError("CLIAUTH_ACCESS_TOKEN holds no token; unset it")
+    return given
+
+
 def belongs(stored: "Json", named: "Json") -> bool:
     """Whether a profile with these settings is of the server and the client that are named, if any are."""
     named = with_provider(named)
@@ -1975,36 +1983,27 @@ class Client:
             self.seen = key, record
         return record
 
-    def valid(self, min_ttl: float = 60, name: str = "access_token") -> "Json":
-        """The profile with a token that has min_ttl seconds left; what lives is used while it cannot be renewed."""
-        record = self.read()
-        if alive(record, min_ttl, name):
-            return record
-        try:
-            return self.renew(record)
-        except AuthError as error:
-            if not alive(record, 0, name):
-                raise
-            self.terminal.note(f"cliauth: not renewed: {error}")
-            return record
-
     def usable(self, min_ttl: float = 60, login: bool = False, name: str = "access_token") -> "Json":
-        """The token response that access_token() takes its token from, CLIAUTH_ACCESS_TOKEN alone where that is set."""
-        given = os.environ.get("CLIAUTH_ACCESS_TOKEN")
-        if given and name == "access_token":
-            if not printable(given):
-                raise UsageError("CLIAUTH_ACCESS_TOKEN holds no token; unset it")
-            return {"access_token": given}
+        """The profile with a token of that name that has min_ttl seconds left.
+
+        While it cannot be renewed, what still lives is used; where a person is needed, `login` says whether to ask.
+        """
+        record = NEW
         try:
-            record = self.valid(min_ttl, name)
-        except LoginRequired:
-            if not login:
-                raise
-            self.login()
             record = self.read()
+            if not alive(record, min_ttl, name):
+                record = self.renew(record)
+        except AuthError as error:
+            if alive(record, 0, name):
+                self.terminal.note(f"cliauth: not renewed: {error}")
+            elif login and isinstance(error, LoginRequired):
+                self.login()
+                record = self.read()
+            else:
+                raise
         if not printable(record["token"].get(name)):
             raise UsageError(f"the provider gave no {name}; sign in with --scope openid")
-        return {**record["token"], "expires_at": record["expires_at"], "scope": record["scope"]}
+        return record
 
     def access_token(self, min_ttl: float = 60, login: bool = False) -> str:
         """An access token that is valid now, and for min_ttl seconds if the provider gives any such.
@@ -2012,7 +2011,7 @@ class Client:
         Stored, refreshed (RFC 6749 §6), or with login=True freshly signed in. Raises LoginRequired where a person is
         needed and login is False; ErrorResponse, InvalidResponse or Unreachable where the refresh went wrong.
         """
-        return str(self.usable(min_ttl, login)["access_token"])
+        return given_token() or str(self.usable(min_ttl, login)["token"]["access_token"])
 
     def __call__(self, request: "Any") -> "Any":
         """Adds the Authorization header (RFC 6750 §2.1) to a request of urllib, requests or httpx: over https only."""
@@ -2152,7 +2151,7 @@ class Client:
 
     def userinfo(self) -> "Json":
         """The claims of the userinfo endpoint (OpenID Connect Core 5.3). Raises as access_token() does."""
-        record = self.valid()
+        record = self.usable()
         server = self.server(self.settle(record["settings"]), record["metadata"])
         try:
             return server.userinfo(record["token"])
@@ -2505,10 +2504,11 @@ def command_token(client: Client, args: "argparse.Namespace") -> None:
     if args.operation and args.format != "git":
         raise UsageError(f"token takes no argument but with --format git; run: {COMMAND} token --profile NAME")
     name = "id_token" if args.id_token else "access_token"
-    answer = client.usable(args.min_ttl, args.login, name)
-    token, end = answer[name], answer.get("expires_at") if name == "access_token" else claims_of(answer).get("exp")
+    given = "" if args.id_token else given_token()
+    record = {**NEW, "token": {name: given}} if given else client.usable(args.min_ttl, args.login, name)
+    token, end = record["token"][name], claims_of(record["token"]).get("exp") if args.id_token else record["expires_at"]
     if args.format == "json":
-        return out_json({name: token, "token_type": "Bearer", "expires_at": end, "scope": answer.get("scope", "")})
+        return out_json({name: token, "token_type": "Bearer", "expires_at": end, "scope": record["scope"]})
     if args.format == "kubectl":
         return out_json(exec_credential(token, number(end), os.environ.get("KUBERNETES_EXEC_INFO", "")))
     return out({"token": "%s\n", "header": "Authorization: Bearer %s\n", "git": "username=oauth2\npassword=%s\n"}[
@@ -2531,7 +2531,7 @@ def command_status(client: Client, args: "argparse.Namespace") -> int:
 
 
 def command_userinfo(client: Client, args: "argparse.Namespace") -> None:
-    client.access_token(login=args.login)
+    client.usable(login=args.login)
     out_json(client.userinfo())
 
 
@@ -2566,7 +2566,7 @@ def command_request(client: Client, args: "argparse.Namespace") -> int:
         raise UsageError(f"request takes a method and an address; run: {COMMAND} request --help")
     body, headers = request_body(args.data), request_headers(args.header)
     method, url = (["GET" if body is None else "POST"] + args.url)[-2:]
-    fixed = bool(os.environ.get("CLIAUTH_ACCESS_TOKEN"))
+    fixed = bool(given_token())
     for tries in (1, 2):
         headers["Authorization"] = "Bearer " + client.access_token(login=args.login)
         record = NEW if fixed else client.read()
@@ -2680,7 +2680,7 @@ COMMANDS: "Dict[str, Tuple[Callable[..., Optional[int]], str, str, List[Tuple[st
         ("--client-secret-file", {"metavar": "FILE", "help": "its secret, - for stdin; or CLIAUTH_CLIENT_SECRET"}),
         ("--client-auth", {"choices": ("none", "post", "basic"), "help": "how the secret is sent"}),
         ("--client-assertion-file", {"metavar": "FILE", "help": "a JWT instead of a secret, read afresh each time"}),
-        ("--scope", {"metavar": "'A B'", "help": "such as 'openid email offline_access' (default: openid where listed)"}),
+        ("--scope", {"metavar": "'A B'", "help": "such as 'openid offline_access' (default: openid, where listed)"}),
         ("--audience", {"metavar": "A", "help": "the API that it is for, where the provider asks"}),
         ("--param", {"metavar": "NAME=VALUE", "action": "append", "help": "one more for the sign-in; repeatable"}),
         ("--resource", {"metavar": "URI", "action": "append", "help": "the API that it is for; repeatable"}),

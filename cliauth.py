@@ -2199,8 +2199,8 @@ def redirect(request: "Json", answer: "Json") -> "Reply":
 
 def web_server(answer: "Callable[[str, str, Json, Any], Reply]") -> "Any":
     """An HTTP server on a free loopback port; each request gets answer(method, path, parameters, headers)."""
-    from http.server import BaseHTTPRequestHandler, HTTPServer
-    from socketserver import ThreadingMixIn
+    from http.server import BaseHTTPRequestHandler
+    from socketserver import ThreadingTCPServer  # HTTPServer looks up this machine's name, which can take a minute
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -2221,12 +2221,8 @@ def web_server(answer: "Callable[[str, str, Json, Any], Reply]") -> "Any":
         def log_message(self, *args: "Any") -> None:
             pass
 
-    class Web(ThreadingMixIn, HTTPServer):
-        daemon_threads = True
-
-        def server_bind(self) -> None:  # HTTPServer's looks up this machine's name, which can take a minute
-            self.socket.bind(self.server_address)
-            self.server_address = self.socket.getsockname()
+    class Web(ThreadingTCPServer):
+        daemon_threads, request_queue_size = True, 128
 
         def handle_error(self, *args: "Any") -> None:
             if not isinstance(sys.exc_info()[1], OSError):  # somebody hung up
@@ -2300,7 +2296,8 @@ class DemoServer:
         """Asks the person, whose answer comes back with the number of the request."""
         number = base64url(os.urandom(9))
         self.pending[number] = request
-        text = ("The demo would like to know who you are.<form method=post action=/decision>"
+        compare = f"<p>The code in the terminal is <b>{request['user_code']}</b>." if "user_code" in request else ""
+        text = (f"The demo would like to know who you are.{compare}<form method=post action=/decision>"
                 f"<input type=hidden name=request value={number}><p>"
                 f"<button name=decision value=allow>Sign in as {self.user['name']}</button> "
                 "<button name=decision value=deny>Deny</button></form>")

@@ -1283,6 +1283,8 @@ class SignIn:
                  keep: "Callable[[str, Json], None]") -> None:
         self.server, self.settings, self.terminal, self.keep = server, server.settings, terminal, keep
         self.timeout, self.end, self.bare = timeout, time.monotonic() + timeout, ""
+        import select  # before we wait: a Ctrl-C during an import can be lost, in a callback of importlib's own
+        self.select = select.select
         self.argv, self.reason = terminal.browser() if open_browser else ([], "--no-browser was given")
         self.redirect_uris = self.settings.get("redirect_uri") or REDIRECT_URIS
         self.order = (["browser"] if self.argv or not open_browser else []) + ["device", "paste"]
@@ -1364,7 +1366,6 @@ class SignIn:
 
     def wait(self, listener: "Optional[Listener]", attempt: Attempt, redirect_uri: str) -> "Json":
         """The authorization response, out of the browser or pasted; Unreachable when time runs out."""
-        from select import select
         keyboard = self.terminal.keyboard(terminal_only=listener is not None)
         if keyboard is not None:
             self.terminal.say("Then paste here the address that the browser ends at, or the code that it shows:"
@@ -1372,7 +1373,7 @@ class SignIn:
         while self.left() > 0 and (listener or keyboard is not None):
             self.terminal.countdown("the browser" if listener else "the address", self.left())
             sources = (listener.sources() if listener else []) + ([keyboard] if keyboard is not None else [])
-            ready = select(sources, [], [], max(0, min(SLICE, self.left())))[0]
+            ready = self.select(sources, [], [], max(0, min(SLICE, self.left())))[0]
             params = listener.step(ready, attempt.owns) if listener else None
             try:
                 if not params and keyboard is not None and keyboard in ready:

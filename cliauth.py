@@ -1995,6 +1995,8 @@ class Client:
             if not alive(record, min_ttl, name):
                 record = self.renew(record)
         except AuthError as error:
+            if record is not NEW:  # an answer that cannot be trusted may have cost all that was there
+                record = self.locate().read() or NEW
             if alive(record, 0, name):
                 self.terminal.note(f"cliauth: not renewed: {error}")
             elif login and isinstance(error, LoginRequired):
@@ -2015,7 +2017,7 @@ class Client:
         return given_token() or str(self.usable(min_ttl, login)["token"]["access_token"])
 
     def __call__(self, request: "Any") -> "Any":
-        """Adds the Authorization header (RFC 6750 §2.1) to a request of urllib, requests or httpx: over https only."""
+        """Adds the Authorization header (RFC 6750 §2.1) to a request of urllib, requests or httpx, if it is https."""
         url = str(getattr(request, "full_url", None) or request.url)
         split_url(url.split("#")[0], "an address that gets the token")
         add = getattr(request, "add_unredirected_header", request.headers.__setitem__)
@@ -2796,7 +2798,7 @@ def run(argv: "List[str]") -> int:
 
 
 def main(argv: "Optional[List[str]]" = None) -> int:
-    """The command line: returns the exit code, and raises nothing but the SystemExit of --help and --version."""
+    """The command line: returns the exit code, and raises nothing but the SystemExit of --help."""
     import signal
 
     def terminate(number: int, frame: "Any") -> None:

@@ -1630,6 +1630,15 @@ class TestClient:
             server.extra, server.script = {}, {"/token": [(200, TOKEN)]}
             assert signed_in.access_token() == "at-1" and server.asked("/token")[-1]["refresh_token"] == "rt-2"
 
+    @pytest.mark.parametrize("sub, code", [("eve", 1), ("ada", None)])
+    def test_a_token_that_still_lives_is_not_used_once_it_was_dropped(self, server, signed_in, sub, code):
+        claims = cliauth.claims_of(held(signed_in)["token"])
+        server.extra["/token"] = {"id_token": signed(**dict(claims, sub=sub))}
+        if code:
+            assert failure(signed_in.access_token, 4000)[0] == code and held(signed_in)["token"] == {}
+        else:
+            assert signed_in.access_token(4000) == held(signed_in)["token"]["access_token"]
+
     def test_an_error_never_holds_what_was_sent(self, server, signed_in):
         secret = held(signed_in)["token"]["refresh_token"]
         server.script["/token"] = [(400, {"error": "bad", "error_description": "got " + secret, "error_uri": secret})]

@@ -147,6 +147,12 @@ class ErrorResponse(AuthError):
     def exit_code(self) -> int:  # type: ignore[override]
         return 4 if self.passing else 1
 
+    @property
+    def words(self) -> str:
+        """The server's own: code and explanation, else the HTTP status."""
+        code, text = self.error or str(self.status), self.error_description
+        return f"{code}: {text}" if text and text != code else code
+
 
 # ─── 3 Text ── what comes from outside, read strictly and shown safely; pure ─────────────────────────────────────────
 
@@ -296,6 +302,9 @@ DENIED = ("access_denied", "authorization_declined")
 OVER = ("expired_token", "token_expired", "invalid_grant", "bad_verification_code", "incorrect_device_code",
         "invalid_request")
 
+OFFLINE = ("offline_access", "refresh_token", "offline")  # asks for a refresh token: Snowflake, Hydra
+BEARER = ("bearer", "bot", "user")  # the last two are Slack's words for one
+
 METADATA = ("issuer", "authorization_endpoint", "token_endpoint", "device_authorization_endpoint",
             "pushed_authorization_request_endpoint", "userinfo_endpoint", "revocation_endpoint", "end_session_endpoint",
             "token_endpoint_auth_methods_supported", "mtls_endpoint_aliases", "scopes_supported",
@@ -346,10 +355,11 @@ def error_words(answer: "Json") -> str:
     return next((text for text in found if isinstance(text, str) and text), "")
 
 
-def advice(error: str, status: int) -> str:
+def advice(error: str, status: int, seconds: float = 0) -> str:
     """What to do next after a refusal."""
     later = status >= 500 or status == 429 or error in PASSING
-    passing = "try again later" if later else "check the settings, or ask the provider"
+    when_ = f"in {seconds:.0f} s" if seconds else "later"
+    passing = f"try again {when_}" if later else "check the settings, or ask the provider"
     again = f"to try again, run: {COMMAND} login"
     return {"invalid_client": "check --client-id, and the client secret if there is one", "access_denied": again,
             "invalid_grant": again, "invalid_token": again, "invalid_scope": "check --scope",
@@ -371,9 +381,10 @@ def read_answer(response: Response) -> "Json":
     answer = answer or {}
     code, text = response.said(error_code(answer)), response.said(error_words(answer))
     about = f" ({text})" if text and text != code else ""
-    no = ErrorResponse(f"{response.url} answered {status} {code}".rstrip() + f"{about}; {advice(code, status)}", code,
-                       text, response.said(answer.get("error_uri")), status)
-    no.retry_after = number(answer.get("interval")) or number(response.headers.get("Retry-After")) or 0
+    patience = number(answer.get("interval")) or number(response.headers.get("Retry-After")) or 0
+    message = f"{response.url} answered {status} {code}".rstrip() + f"{about}; {advice(code, status, patience)}"
+    no = ErrorResponse(message, code, text, response.said(answer.get("error_uri")), status)
+    no.retry_after = patience
     raise no
 
 
@@ -506,7 +517,7 @@ def next_poll(no: ErrorResponse, interval: float) -> float:
     if no.error in DENIED:
         raise ErrorResponse(f"the sign-in was denied: {no}", no.error, no.error_description, no.error_uri, no.status)
     if no.error in OVER:
-        raise LoginRequired(f"the code ran out or was used already ({no.error}); run: {COMMAND} login")
+        raise LoginRequired(f"the code ran out or was used already ({no.words}); run: {COMMAND} login")
     if no.passing or not no.error:
         return min(interval * 2, 60)
     raise no
@@ -520,7 +531,7 @@ def read_token(answer: "Json") -> "Json":
         if answer.get(name) not in (None, "") and not printable(answer[name]):
             raise InvalidResponse(f"the {name} that came is not printable ASCII; ask the provider")
     kind = answer.get("token_type") or "Bearer"  # WorkOS leaves it out
-    if str(kind).lower() != "bearer":
+    if str(kind).lower() not in BEARER:
         raise InvalidResponse(f"the token is of type {visible(kind, 40)}, which only another client can use")
     return answer
 
@@ -536,6 +547,12 @@ def expires_at(token: "Json", now: float) -> "Optional[float]":
 def granted(token: "Json", asked: str) -> str:
     """The scopes of a token response; none named means those asked for (RFC 6749 §5.1)."""
     return " ".join(words(token.get("scope")) or words(token.get("scopes")) or words(asked))
+
+
+def covered(scope: str, scopes: "List[str]") -> bool:
+    """Whether the scope is among those granted, as Google, Entra (their addresses) and GitHub (user) put them."""
+    return any(each == scope or each.endswith(("/" + scope, "." + scope)) or scope.startswith(each + ":")
+               for each in scopes)
 
 
 def renewed(old: "Json", new: "Json") -> "Json":
@@ -1183,6 +1200,7 @@ class Server:
 
     def __init__(self, settings: "Json", metadata: "Json", http: Http) -> None:
         self.settings, self.metadata, self.http = settings, metadata, http
+        self.kept = bool(metadata)  # a copy from an earlier sign-in, which may have gone stale
 
     def endpoint(self, name: str) -> str:
         return endpoint(self.settings, self.metadata, name)
@@ -1193,15 +1211,16 @@ class Server:
 
     def discover(self) -> None:
         """Asks both well-known addresses at once and merges what they say; OpenID Connect's wins."""
-        issuer = self.settings.get("issuer", "")
+        issuer, self.kept = self.settings.get("issuer", ""), False
         if not issuer:
             return
         asked = [Background(lambda url=url: self.http.send("GET", url))  # type: ignore[misc]
                  for url in discovery_addresses(issuer)]
         answers = [each.result(HTTP_TIMEOUT + 1) for each in asked]
         documents = [answer.members() if answer.status == 200 else None for answer in answers]
-        self.metadata = read_metadata(issuer, documents)
-        if self.metadata or self.endpoint("token_endpoint"):
+        found = read_metadata(issuer, documents)
+        if found or self.settings.get("token_endpoint"):
+            self.metadata = found
             return
         others = [visible(document["issuer"]) for document in documents if document and document.get("issuer")]
         if others:
@@ -1212,20 +1231,51 @@ class Server:
         raise failure(f"no metadata at {statuses}; check --issuer, or name the endpoints with --authorization-endpoint "
                       "and --token-endpoint")
 
-    def post(self, name: str, params: "Json", timeout: float = HTTP_TIMEOUT) -> Response:
-        """Sends the form, with who we are, to the endpoint of that name."""
+    def rediscovered(self) -> bool:
+        """Whether a kept copy of the metadata was in use, and a fresh one could be had: once."""
+        try:
+            stale = self.kept
+            if stale:
+                self.discover()
+            return stale
+        except AuthError as error:
+            self.http.trace(str(error))
+            return False
+
+    def offers(self, name: str) -> bool:
+        """Whether there is an endpoint of that name; a kept copy that knows none is not believed."""
+        return bool(self.endpoint(name) or self.rediscovered() and self.endpoint(name))
+
+    def believe(self, check: "Callable[[], Any]") -> "Any":
+        """What the check returns; one that fails by a kept copy of the metadata is made again by a fresh one."""
+        try:
+            return check()
+        except InvalidResponse:
+            if not self.rediscovered():
+                raise
+            return check()
+
+    def ask(self, name: str, exchange: "Callable[[str], Response]") -> Response:
+        """The answer of the endpoint of that name; where a kept copy leads nowhere, a fresh one may know better."""
         url = self.endpoint(name)
         if not url:
-            raise UsageError(f"no {name} is known; name one with --{name.replace('_', '-')}, or an --issuer")
+            raise UsageError(f"no {name} is known; name one with login --{name.replace('_', '-')}, or an --issuer")
+        answer = exchange(url)
+        if answer.status in (301, 308, 404, 410) and self.rediscovered() and self.endpoint(name) not in ("", url):
+            answer = exchange(self.endpoint(name))  # nothing is sent twice: there, nobody had taken it
+        return answer
+
+    def post(self, name: str, params: "Json", timeout: float = HTTP_TIMEOUT) -> Response:
+        """Sends the form, with who we are, to the endpoint of that name."""
         path = self.settings.get("client_assertion_file")  # read afresh: whoever issues the JWT replaces the file
         assertion = read_text(path, "--client-assertion-file") if path else ""
         headers, who = client_authentication(self.settings, self.metadata, assertion)
-        return self.http.send("POST", url, {**params, **who}, headers, timeout)
+        return self.ask(name, lambda url: self.http.send("POST", url, {**params, **who}, headers, timeout))
 
     def accept(self, answer: "Json", nonce: str = "") -> "Json":
         """The token response, once it has been checked."""
         token = read_token(answer)
-        check_id_token(token, self.settings, self.issuer(), time.time(), nonce)
+        self.believe(lambda: check_id_token(token, self.settings, self.issuer(), time.time(), nonce))
         return token
 
     def authorization_address(self, request: "Json", timeout: float) -> str:
@@ -1239,24 +1289,24 @@ class Server:
 
     def revoke(self, token: "Json") -> str:
         """RFC 7009, the refresh token first, as well as it can be done; what went wrong, "" if nothing did."""
-        if not self.endpoint("revocation_endpoint"):
-            return "the provider has no revocation endpoint, so the tokens were only forgotten here"
-        for name in ("refresh_token", "access_token"):
-            try:
-                if token.get(name):
-                    answer = self.post("revocation_endpoint", {"token": token[name], "token_type_hint": name}, 10)
-                    if answer.status != 200:
-                        read_answer(answer)
-            except AuthError as error:
-                return f"the tokens were forgotten here, but could not be revoked: {error}"
+        try:
+            if not self.metadata and not self.endpoint("revocation_endpoint"):
+                self.discover()
+            if not self.endpoint("revocation_endpoint"):
+                return "the provider has no revocation endpoint, so the tokens were only forgotten here"
+            answers = [self.post("revocation_endpoint", {"token": token[name], "token_type_hint": name}, 10)
+                       for name in ("refresh_token", "access_token") if token.get(name)]
+            for answer in answers[:1]:  # what becomes of the other is of no account: the refresh token takes it along
+                if answer.status != 200:  # (§2.1), so that Google knows it no more; and Cognito takes no access token
+                    read_answer(answer)
+        except AuthError as error:
+            return f"the tokens were forgotten here, but could not be revoked: {error}"
         return ""
 
     def userinfo(self, token: "Json") -> "Json":
         """OpenID Connect Core 5.3; a signed answer (5.3.2) is shown as its claims."""
-        url = fill(self.endpoint("userinfo_endpoint"), token)
-        if not url:
-            raise UsageError("no userinfo_endpoint is known; name one with login --userinfo-endpoint")
-        answer = self.http.send("GET", url, headers={"Authorization": "Bearer " + token["access_token"]})
+        bearer = {"Authorization": "Bearer " + token["access_token"]}
+        answer = self.ask("userinfo_endpoint", lambda url: self.http.send("GET", fill(url, token), headers=bearer))
         try:
             claims = decode_jwt(answer.body.decode("ascii", "replace").strip())[1]
         except ValueError:
@@ -1341,7 +1391,7 @@ class SignIn:
         """
         signed_in = False
         try:
-            if not self.server.endpoint("authorization_endpoint"):
+            if not self.server.offers("authorization_endpoint"):
                 raise NotOffered("the provider has no authorization_endpoint; try --flow device")
             attempt = Attempt("openid" in words(self.settings.get("scope")), self.settings.get("pkce", True))
             redirect_uri = listener.redirect_uri if listener else unheard(self.redirect_uris[0])
@@ -1352,8 +1402,8 @@ class SignIn:
             if argv:
                 self.terminal.open_browser(argv, address)
             params = self.wait(listener, attempt, redirect_uri)
-            iss_promised = bool(self.server.metadata.get("authorization_response_iss_parameter_supported"))
-            code = read_callback(params, self.server.issuer(), iss_promised and "state" in params)
+            code = self.server.believe(lambda: read_callback(params, self.server.issuer(), "state" in params and bool(
+                self.server.metadata.get("authorization_response_iss_parameter_supported"))))
             answer = read_answer(self.server.post("token_endpoint", {
                 "grant_type": "authorization_code", "code": code, "redirect_uri": redirect_uri,
                 "code_verifier": attempt.code_verifier, "resource": self.settings.get("resource")}))
@@ -1411,14 +1461,14 @@ class SignIn:
 
     def device(self) -> None:
         """RFC 8628: 1 ask for a code, 2 show it, 3 poll until the person has decided."""
-        if not self.server.endpoint("device_authorization_endpoint"):
+        if not self.server.offers("device_authorization_endpoint"):
             raise NotOffered("the provider offers no device flow; try --flow browser or paste")
         try:
             answer = read_answer(self.server.post("device_authorization_endpoint", extras(self.settings)))
         except ErrorResponse as no:
             if no.status in (401, 403, 404, 422) or no.error in ("unauthorized_client", "device_flow_disabled"):
-                raise NotOffered("the provider does not offer the device flow to this client "
-                                 f"({f'{no.status} {no.error}'.strip()}); try --flow browser or paste") from None
+                raise NotOffered(f"the provider does not offer the device flow to this client ({no.words}); try --flow "
+                                 "browser or paste") from None
             raise
         device = read_device_response(answer)
         self.show(device)
@@ -1786,6 +1836,8 @@ def with_provider(settings: "Json") -> "Json":
     if settings.get("issuer") and not same(settings["issuer"], site):  # what lies elsewhere belongs to the row's site
         site, row = settings["issuer"], {key: value for key, value in row.items() if "://" not in str(value)}
     row.update((key, site.rstrip("/") + value) for key, value in row.items() if str(value).startswith("/"))
+    if not settings.get("client_secret"):
+        row.pop("client_auth", None)
     return {**row, **settings, "param": {**row.get("param", {}), **settings.get("param", {})}}
 
 
@@ -1889,7 +1941,7 @@ def described(profile: str, record: "Json") -> "Json":
 
 
 def place_of(settings: "Json") -> str:
-    return visible(settings.get("issuer") or settings.get("token_endpoint"), 200)
+    return visible(settings.get("issuer") or settings.get("provider") or settings.get("token_endpoint"), 200)
 
 
 def when(unix: "Optional[float]") -> str:
@@ -2089,8 +2141,7 @@ class Client:
                 return again
             token = {name: value for name, value in record["token"].items() if name != "refresh_token"}
             save(dump_json({**record, "token": token}))
-        words_ = f": {no.error_description}" if no.error_description else ""
-        raise LoginRequired(f"the sign-in cannot be refreshed ({no.error or no.status}{words_}); {self.hint()}")
+        raise LoginRequired(f"the sign-in cannot be refreshed ({no.words}); {self.hint()}")
 
     def login(self, flow: str = "auto", timeout: float = LOGIN_TIMEOUT, open_browser: bool = True) -> None:
         """Signs a person in (or with flow="client-credentials" this program) and keeps tokens and settings.
@@ -2109,7 +2160,7 @@ class Client:
         settings = checked(self.settle(stored["settings"]))
         with file.locked(), file.staged():
             pass  # what cannot be saved is found before a browser opens
-        server = Server(settings, {} if self.named().get("issuer") else stored["metadata"], self.http(settings))
+        server = Server(settings, stored["metadata"], self.http(settings))
 
         def keep(used: str, token: "Json") -> None:
             record = {**NEW, "settings": {**settings, "flow": used}, "metadata": server.metadata}
@@ -2122,9 +2173,20 @@ class Client:
             flow = "client-credentials"
         try:
             SignIn(server, self.terminal, timeout, open_browser, keep).run(flow)
+        except Unreachable:
+            if server.kept:  # where an authorization endpoint has moved to, only the person sees
+                self.relearn({})
+            raise
         finally:
             self.terminal.wipe()
         self.report(settings)
+
+    def relearn(self, metadata: "Json") -> None:
+        """Replaces the profile's copy of the metadata; with {} they are discovered when they are next needed."""
+        with self.locate().locked():
+            record = self.locate().read()
+            if record:
+                self.locate().store({**record, "metadata": metadata})
 
     def report(self, settings: "Json") -> None:
         """Who is signed in, and what of the wishes was not granted."""
@@ -2134,11 +2196,11 @@ class Client:
         parts += [f"{label} {visible(facts['extra'][name], 80)}" for name, label in (
             ("organization_id", "organization"), ("authentication_method", "method")) if facts["extra"].get(name)]
         self.terminal.note(f"{', '.join(parts)}, until {when(facts['expires_at'])} (profile {self.profile}).")
-        missing = [scope for scope in asked if scope not in words(facts["scope"]) + ["offline_access"]]
+        missing = [scope for scope in asked if scope not in OFFLINE and not covered(scope, words(facts["scope"]))]
         if missing:
             self.terminal.note(f"Not granted: {visible(' '.join(missing))}. The provider decides; what usually helps: "
                                "--param prompt=consent.")
-        if "offline_access" in asked and not facts["refreshable"]:
+        if set(OFFLINE) & set(asked) and not facts["refreshable"]:
             self.terminal.note("No refresh token came, so you will be asked to sign in again. What usually helps: "
                                "--param prompt=consent, or --param access_type=offline.")
 
@@ -2157,11 +2219,14 @@ class Client:
         record = self.usable()
         server = self.server(self.settle(record["settings"]), record["metadata"])
         try:
-            return server.userinfo(record["token"])
+            claims = server.userinfo(record["token"])
         except ErrorResponse as no:
             if no.status != 401 or not self.status()["refreshable"]:
                 raise
-            return server.userinfo(self.renew(record)["token"])
+            claims = server.userinfo(self.renew(record)["token"])
+        if server.metadata != record["metadata"]:
+            self.relearn(server.metadata)
+        return claims
 
     def logout(self, forget: bool = False) -> None:
         """Revokes the tokens (RFC 7009, as well as can be) and deletes them; with forget=True the settings too."""
@@ -2176,7 +2241,8 @@ class Client:
             record = file.read() or NEW
             settings = self.settle(record["settings"])
             if record["token"]:
-                trouble = Server(settings, record["metadata"], self.http(settings)).revoke(record["token"])
+                server = Server(settings, record["metadata"], self.http(settings))
+                trouble, record["metadata"] = server.revoke(record["token"]), server.metadata
                 self.terminal.note(f"Signed out of {place_of(settings)}{'; ' if trouble else ''}{trouble}.")
             with file.writing():
                 if forget:

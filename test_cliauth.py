@@ -1160,6 +1160,50 @@ class TestFlows:
             code, said = failure(client.login, "client-credentials")
             assert [code, said[:len(outcome[1])]] == outcome
 
+    def test_a_known_provider_is_not_discovered_again(self, server, signed_in):
+        for work in (client_of(server).login, signed_in.refresh, signed_in.userinfo, signed_in.logout):
+            work()
+        assert "/.well-known/openid-configuration" not in [path for _, path, _, _ in server.requests]
+
+    @pytest.mark.parametrize("name, work", [
+        ("token_endpoint", "refresh"), ("userinfo_endpoint", "userinfo"), ("revocation_endpoint", "logout"),
+        ("device_authorization_endpoint", "login")])
+    @pytest.mark.parametrize("status", [301, 404, 410])
+    def test_where_a_kept_address_leads_nowhere_the_metadata_are_fetched_anew_and_kept(
+            self, server, clock, signed_in, name, work, status):
+        fresh = held(signed_in)["metadata"]
+        change(signed_in, metadata={**fresh, name: server.issuer + "/old"})
+        server.script["/old"], signed_in.terminal = [(status, "")], Played(client_of(server).terminal.visit)
+        getattr(signed_in, work)(*["device"] * (work == "login"))
+        assert held(signed_in)["metadata"] == fresh
+        asked = [request[:3] for request in server.requests]
+        assert asked[0][1] == "/old" and {path[:13] for _, path, _ in asked[1:3]} == {"/.well-known/"}
+        assert asked[3] == (asked[0][0], fresh[name][len(server.issuer):], asked[0][2])  # the very same request
+
+    def test_where_there_is_no_fresh_metadata_a_404_is_a_refusal_like_any_other(self, server, signed_in):
+        before = dict(held(signed_in), metadata={"issuer": server.issuer, "token_endpoint": server.issuer + "/old"})
+        change(signed_in, **before)
+        server.script["/.well-known/openid-configuration"] = [(503, "")]
+        code, said = failure(signed_in.refresh)
+        assert code == 3 and said.startswith("the sign-in cannot be refreshed (not_found); run: ")
+        assert held(signed_in) == before and len(server.asked("/old")) == 1
+
+    def test_what_a_kept_copy_denies_is_asked_anew(self, server, clock, signed_in):
+        metadata = held(signed_in)["metadata"]
+        for spoiled, flow in (({"device_authorization_endpoint": ""}, "device"), ({"authorization_endpoint": ""}, "browser"),
+                              ({"issuer": "https://old.example"}, "browser"), ({"issuer": "https://old.example"}, "device")):
+            change(signed_in, metadata={**metadata, **spoiled})
+            client_of(server).login(flow)
+            assert held(signed_in)["metadata"] == metadata
+
+    def test_after_nobody_came_back_the_address_is_looked_up_anew(self, server, signed_in):
+        metadata, client = held(signed_in)["metadata"], client_of(server, visit=fetch)
+        change(signed_in, metadata={**metadata, "authorization_endpoint": server.issuer + "/old"})
+        client.terminal.visit = fetch
+        assert failure(client.login, "browser", timeout=0.2)[0] == 4 and held(signed_in)["metadata"] == {}
+        client_of(server).login("browser")
+        assert held(signed_in)["metadata"] == metadata
+
     def test_without_metadata_the_endpoints_given_do_and_a_network_error_ends_it(self, server):
         server.script["/token"] = [(200, TOKEN)]
         Client(server.issuer + "/t/1", "ci", token_endpoint=server.issuer + "/token").login("client-credentials")
@@ -1778,7 +1822,8 @@ class TestClient:
 
     @pytest.mark.parametrize("answers, revoked, said", [
         ([], ["refresh_token", "access_token"], "."),
-        ([(503, "")], ["refresh_token"], "; the tokens were forgotten here, but could not be revoked: I/revocation "),
+        ([(200, ""), (400, {"error": "unsupported_token_type"})], ["refresh_token", "access_token"], "."),
+        ([(503, "")], ["refresh_token", "access_token"], "; the tokens were forgotten here, but could not be revoked: I/revocation "),
         (None, [], "; the provider has no revocation endpoint, so the tokens were only forgotten here.")])
     def test_logout_revokes_as_well_as_can_be_and_forgets_in_any_case(self, server, signed_in, answers, revoked, said):
         server.script["/revocation"], token = answers, held(signed_in)["token"]

@@ -68,10 +68,10 @@ SETTINGS: "Json" = {}   # any other option of login by its name in the token fil
 # Providers without usable discovery, or with habits of their own. An endpoint that begins with "/" belongs to the
 # site, or to the --issuer that takes its place (GitHub Enterprise, a GitLab of one's own).
 PROVIDERS: "Dict[str, Json]" = {
-    "github": {  # no metadata; form-encoded answers unless asked for JSON; tokens that do not expire
-        "site": "https://github.com", "authorization_endpoint": "/login/oauth/authorize",
+    "github": {  # no metadata, no public clients: without a secret only the device flow ends well
+        "site": "https://github.com", "authorization_endpoint": "/login/oauth/authorize", "client_auth": "post",
         "token_endpoint": "/login/oauth/access_token", "device_authorization_endpoint": "/login/device/code",
-        "userinfo_endpoint": "https://api.github.com/user"},
+        "userinfo_endpoint": "https://api.github.com/user", "without_secret": "device"},
     "gitlab": {"issuer": "https://gitlab.com", "device_authorization_endpoint": "/oauth/authorize_device"},
     "google": {  # no refresh token without access_type, and at a second sign-in none without prompt
         "issuer": "https://accounts.google.com", "client_auth": "post", "scope": "openid email profile",
@@ -79,14 +79,16 @@ PROVIDERS: "Dict[str, Json]" = {
     "microsoft": {  # any port is registered with http://localhost alone, not with 127.0.0.1
         "issuer": "https://login.microsoftonline.com/common/v2.0", "redirect_uri": ["http://localhost:0"],
         "scope": "openid profile email offline_access"},
-    "workos": {  # no metadata, no expires_in; the parameter chooses its own sign-in page
-        "site": "https://api.workos.com", "authorization_endpoint": "/user_management/authorize",
+    "workos": {  # no metadata; the parameter chooses its own sign-in page; register http://127.0.0.1:*/callback
+        "site": "https://api.workos.com", "authorization_endpoint": "/user_management/authorize", "client_auth": "post",
         "token_endpoint": "/user_management/authenticate", "param": {"provider": "authkit"},
         "device_authorization_endpoint": "/user_management/authorize/device"},
-    "huggingface": {"issuer": "https://huggingface.co", "device_authorization_endpoint": "/oauth/device"},
-    "atlassian": {
+    "huggingface": {"issuer": "https://huggingface.co", "device_authorization_endpoint": "/oauth/device",
+                    "scope": "openid profile"},
+    "atlassian": {  # its metadata promise PAR and more that its apps do not have; one redirect URI, one port
         "site": "https://auth.atlassian.com", "authorization_endpoint": "/authorize", "token_endpoint": "/oauth/token",
-        "userinfo_endpoint": "https://api.atlassian.com/me", "client_auth": "post",
+        "revocation_endpoint": "/oauth/revoke", "userinfo_endpoint": "https://api.atlassian.com/me",
+        "client_auth": "post", "scope": "read:me offline_access", "redirect_uri": ["http://localhost:6363/callback"],
         "param": {"audience": "api.atlassian.com", "prompt": "consent"}},
     "dropbox": {  # without a redirect URI it shows the code, which is pasted here
         "site": "https://www.dropbox.com", "authorization_endpoint": "/oauth2/authorize", "redirect_uri": [""],
@@ -291,16 +293,19 @@ PROTOCOL = SECRETS + ("response_type", "response_mode", "client_id", "redirect_u
                       "code_challenge", "code_challenge_method", "grant_type", "client_assertion_type", "request")
 
 # Members that speak of the response they stood in; a later response makes them stale.
-EXPIRY = ("expires_in", "expires_at", "refresh_token_expires_in", "refresh_expires_in", "issued_at", "created_at")
+EXPIRY = ("expires_in", "expires_at", "refresh_token_expires_in", "refresh_expires_in", "issued_at", "created_at",
+          "iat")
 
 # Refusals of a refresh after which only a new sign-in helps: of RFC 6749, GitHub, OpenID Connect, Supabase, Gitea.
 DEAD = ("invalid_grant", "bad_refresh_token", "interaction_required", "consent_required", "login_required",
         "refresh_token_not_found", "refresh_token_already_used", "unauthorized_client")
 
-# The ways to say that the person refused, or that a device code is over (Entra, GitHub, Dex).
+CLIENT = ("invalid_client", "incorrect_client_credentials")  # a matter of settings; the second is GitHub's
+
+# The ways to say that the person refused, or that a device code is over (Entra, GitHub, Dex, Twitch).
 DENIED = ("access_denied", "authorization_declined")
 OVER = ("expired_token", "token_expired", "invalid_grant", "bad_verification_code", "incorrect_device_code",
-        "invalid_request")
+        "invalid_request", "invalid_device_code")
 
 OFFLINE = ("offline_access", "refresh_token", "offline")  # asks for a refresh token: Snowflake, Hydra
 BEARER = ("bearer", "bot", "user")  # the last two are Slack's words for one
@@ -333,7 +338,7 @@ class Response:
         """The server's own words for a terminal, without what it was sent in confidence."""
         text = str(text or "")
         for secret in (self.sent.get(name) for name in SECRETS):
-            text = text.replace(secret, "…") if isinstance(secret, str) and secret else text
+            text = text.replace(secret, "…") if isinstance(secret, str) and len(secret) > 3 else text
         return visible(text)
 
 
@@ -344,8 +349,8 @@ def error_code(answer: "Json") -> str:
         for each in inner:
             if isinstance(each, str) and each:
                 return each
-    message = answer.get("message")  # Twitch: {"status": 400, "message": "authorization_pending"}
-    return message if isinstance(message, str) and re.match(r"[a-z]+(_[a-z]+)+\Z", message) else ""
+    message = str(answer.get("message"))  # Twitch: {"status": 400, "message": "invalid device code"}
+    return message.replace(" ", "_") if re.match(r"[a-z]+([_ ][a-z]+)+\Z", message) else ""
 
 
 def error_words(answer: "Json") -> str:
@@ -356,14 +361,18 @@ def error_words(answer: "Json") -> str:
 
 
 def advice(error: str, status: int, seconds: float = 0) -> str:
-    """What to do next after a refusal."""
+    """What to do next after a refusal; `client` stands for one without a word, to which a client has led."""
     later = status >= 500 or status == 429 or error in PASSING
     when_ = f"in {seconds:.0f} s" if seconds else "later"
     passing = f"try again {when_}" if later else "check the settings, or ask the provider"
     again = f"to try again, run: {COMMAND} login"
-    return {"invalid_client": "check --client-id, and the client secret if there is one", "access_denied": again,
-            "invalid_grant": again, "invalid_token": again, "invalid_scope": "check --scope",
-            "unauthorized_client": "allow this flow for the client at the provider"}.get(error, passing)
+    known = dict.fromkeys(CLIENT, "check --client-id, and the client's secret, assertion or certificate")
+    return {**known, "access_denied": again, "invalid_grant": again, "invalid_token": again,
+            "invalid_scope": "check --scope", "invalid_target": "check --resource",
+            "unauthorized_client": "allow this flow for the client at the provider",
+            "unsupported_token_type": "it ends by itself",
+            "client": "check --client-id, --redirect-uri, --scope, and the client secret, which some servers take by "
+                      "--client-auth post alone"}.get(error, passing)
 
 
 def read_answer(response: Response) -> "Json":
@@ -377,13 +386,16 @@ def read_answer(response: Response) -> "Json":
             kind = visible(response.headers.get("Content-Type") or "no type", 80)
             raise InvalidResponse(f"{response.url} answered something that is not JSON ({kind}); check the address")
         if not answer.get("error") and answer.get("ok") is not False:  # GitHub and Slack refuse with a 200
-            return answer
+            user = answer.get("authed_user")  # Slack: in there is the token of the person, beside it that of a bot
+            return {**answer, **user} if isinstance(user, dict) and not answer.get("access_token") else answer
     answer = answer or {}
     code, text = response.said(error_code(answer)), response.said(error_words(answer))
     about = f" ({text})" if text and text != code else ""
     patience = number(answer.get("interval")) or number(response.headers.get("Retry-After")) or 0
-    message = f"{response.url} answered {status} {code}".rstrip() + f"{about}; {advice(code, status, patience)}"
-    no = ErrorResponse(message, code, text, response.said(answer.get("error_uri")), status)
+    hushed = "client" if status in (401, 403) and "client_id" in response.sent else ""  # glewlwyd, Kanidm
+    next_ = advice(code or hushed, status, patience)
+    no = ErrorResponse(f"{response.url} answered {status} {code}".rstrip() + f"{about}; {next_}", code, text,
+                       response.said(answer.get("error_uri")), status)
     no.retry_after = patience
     raise no
 
@@ -550,9 +562,11 @@ def granted(token: "Json", asked: str) -> str:
 
 
 def covered(scope: str, scopes: "List[str]") -> bool:
-    """Whether the scope is among those granted, as Google, Entra (their addresses) and GitHub (user) put them."""
-    return any(each == scope or each.endswith(("/" + scope, "." + scope)) or scope.startswith(each + ":")
-               for each in scopes)
+    """Whether the scope was granted, however it is spelt: Google and Entra add an address, GitHub's user is wider."""
+    wanted = scope.lower().rpartition("/")[2]
+    return wanted == ".default" or any(  # Entra's: all that was consented to
+        each == wanted or each.endswith(("/" + wanted, "." + wanted)) or wanted.startswith(each + ":")
+        for each in map(str.lower, scopes))
 
 
 def renewed(old: "Json", new: "Json") -> "Json":
@@ -581,7 +595,7 @@ def id_token_faults(header: "Json", claims: "Json", token: "Json", settings: "Js
         yield "it is unsigned"
     wanted = issuer.replace("{tenantid}", str(claims.get("tid")))  # Entra's metadata is a template
     if issuer and wanted not in (iss, "https://" + iss):  # Google may leave the scheme out
-        yield f"iss is {visible(iss)}, not {wanted}"
+        yield f"iss is {visible(iss)}, not {wanted}; if you trust that one, name it as --issuer"
     if client_id not in audiences or claims.get("azp", client_id) != client_id:
         yield f"it was issued to another client (aud {visible(audience)})"
     if len(audiences) > 1 and "azp" not in claims:
@@ -1225,7 +1239,7 @@ class Server:
         others = [visible(document["issuer"]) for document in documents if document and document.get("issuer")]
         if others:
             raise InvalidResponse(f"the metadata of {issuer} is that of {others[0]}; "
-                                  "if you trust that one, name it as --issuer")
+                                  "if you trust that one, name it as --issuer, or name the endpoints")
         statuses = " and ".join(f"{answer.url} (HTTP {answer.status})" for answer in answers)
         failure = Unreachable if any(answer.status >= 500 for answer in answers) else InvalidResponse
         raise failure(f"no metadata at {statuses}; check --issuer, or name the endpoints with --authorization-endpoint "
@@ -1278,14 +1292,19 @@ class Server:
         self.believe(lambda: check_id_token(token, self.settings, self.issuer(), time.time(), nonce))
         return token
 
-    def authorization_address(self, request: "Json", timeout: float) -> str:
-        """What the browser opens: with PAR (RFC 9126) the request goes ahead of it, and out of sight of `ps`."""
+    def authorization_address(self, request: "Json", timeout: float) -> "Tuple[str, Optional[float]]":
+        """What the browser opens, and for how many seconds it is good, if it is known.
+
+        With PAR (RFC 9126) the request goes ahead of it, and out of sight of `ps`; Keycloak keeps it for a minute.
+        """
+        seconds = None
         if self.endpoint("pushed_authorization_request_endpoint"):
             answer = read_answer(self.post("pushed_authorization_request_endpoint", request, timeout))
             if not printable(answer.get("request_uri")):
                 raise InvalidResponse("the pushed authorization response has no request_uri; ask the provider")
             request = {"client_id": request["client_id"], "request_uri": answer["request_uri"]}
-        return with_query(self.endpoint("authorization_endpoint"), request)
+            seconds = number(answer.get("expires_in"))
+        return with_query(self.endpoint("authorization_endpoint"), request), seconds
 
     def revoke(self, token: "Json") -> str:
         """RFC 7009, the refresh token first, as well as it can be done; what went wrong, "" if nothing did."""
@@ -1338,6 +1357,8 @@ class SignIn:
         self.argv, self.reason = terminal.browser() if open_browser else ([], "--no-browser was given")
         self.redirect_uris = self.settings.get("redirect_uri") or REDIRECT_URIS
         self.order = (["browser"] if self.argv or not open_browser else []) + ["device", "paste"]
+        if self.settings.pop("without_secret", ""):
+            self.order, self.reason = ["device"], "the other flows need a client secret at this provider"
 
     def left(self) -> float:
         return self.end - time.monotonic()
@@ -1359,13 +1380,13 @@ class SignIn:
             raise UsageError(f"there is no flow {visible(flow, 40)}; there are auto, {', '.join(flows)}")
         if flow != "auto":
             return flows[flow]()
-        for name in self.order:
-            others = " or ".join(other for other in ("browser", "device", "paste") if other != name)
+        for tried, name in enumerate(self.order, 1):
+            others = " or ".join(other for other in ("browser", "device", "paste") if other not in self.order[:tried])
             self.terminal.note(f"Signing in by {name}: {self.reason}. For another way: --flow {others}.")
             try:
                 return flows[name]()
             except NotOffered as error:
-                if name == "paste":
+                if name == self.order[-1]:
                     raise
                 self.reason = str(error).split(";")[0]
         return None
@@ -1396,8 +1417,8 @@ class SignIn:
             attempt = Attempt("openid" in words(self.settings.get("scope")), self.settings.get("pkce", True))
             redirect_uri = listener.redirect_uri if listener else unheard(self.redirect_uris[0])
             request = authorization_request(self.settings, redirect_uri, attempt)
-            address = self.server.authorization_address(request, min(self.left(), HTTP_TIMEOUT))
-            where = "" if listener else " on any machine"
+            address, seconds = self.server.authorization_address(request, min(self.left(), HTTP_TIMEOUT))
+            where = ("" if listener else " on any machine") + (f" within {seconds:.0f} s" if seconds else "")
             self.terminal.say(f"To sign in, open this address{where}:\n\n    {address}\n")
             if argv:
                 self.terminal.open_browser(argv, address)
@@ -1435,9 +1456,11 @@ class SignIn:
         if self.left() > 0:
             raise LoginRequired(f"nothing was pasted, and stdin has ended; run: {COMMAND} login where somebody can")
         ignored = f" Ignored meanwhile: {'; '.join(listener.ignored)}." if listener and listener.ignored else ""
+        port = "" if redirect_uri in self.redirect_uris else " (any port; where it counts, name one by --redirect-uri)"
+        device = "; or try --flow device" if self.server.endpoint("device_authorization_endpoint") else ""
         raise Unreachable(f"nobody signed in within {self.timeout:g} s.{ignored} If the browser showed an error page, "
-                          f"register redirect URI {visible(redirect_uri)} for client "
-                          f"{visible(self.settings['client_id'], 100)} at the provider; or try --flow device")
+                          f"register redirect URI {visible(redirect_uri)}{port} for client "
+                          f"{visible(self.settings['client_id'], 100)} at the provider{device}")
 
     def pasted(self, text: "Optional[str]", attempt: Attempt) -> "Optional[Json]":
         """The parameters in a pasted line if they are of this sign-in; else the person is told, and we wait on."""
@@ -1467,8 +1490,9 @@ class SignIn:
             answer = read_answer(self.server.post("device_authorization_endpoint", extras(self.settings)))
         except ErrorResponse as no:
             if no.status in (401, 403, 404, 422) or no.error in ("unauthorized_client", "device_flow_disabled"):
-                raise NotOffered(f"the provider does not offer the device flow to this client ({no.words}); try --flow "
-                                 "browser or paste") from None
+                secret = "check the client secret, or " if no.error in CLIENT else ""
+                raise NotOffered(f"the provider does not offer the device flow to this client ({no.words}); {secret}"
+                                 "try --flow browser or paste") from None
             raise
         device = read_device_response(answer)
         self.show(device)
@@ -1836,7 +1860,9 @@ def with_provider(settings: "Json") -> "Json":
     if settings.get("issuer") and not same(settings["issuer"], site):  # what lies elsewhere belongs to the row's site
         site, row = settings["issuer"], {key: value for key, value in row.items() if "://" not in str(value)}
     row.update((key, site.rstrip("/") + value) for key, value in row.items() if str(value).startswith("/"))
-    if not settings.get("client_secret"):
+    if settings.get("client_secret"):
+        row.pop("without_secret", None)
+    else:
         row.pop("client_auth", None)
     return {**row, **settings, "param": {**row.get("param", {}), **settings.get("param", {})}}
 
@@ -1927,6 +1953,7 @@ def described(profile: str, record: "Json") -> "Json":
     token, settings, end = record["token"], record["settings"], number(record["expires_at"])
     claims, user = claims_of(token), token["user"] if isinstance(token.get("user"), dict) else {}
     named = [place.get(name) for name in ("email", "name", "sub", "id") for place in (claims, user)]
+    issuer = record["metadata"].get("issuer") or settings.get("issuer")
     lasts = number(token.get("refresh_token_expires_in") or token.get("refresh_expires_in"))  # 0 is never
     over = lasts and end and time.time() > end - (number(token.get("expires_in")) or 0) + lasts
     refreshable = bool(token.get("refresh_token") and not over
@@ -1934,7 +1961,7 @@ def described(profile: str, record: "Json") -> "Json":
     shown = EXPIRY + ("access_token", "refresh_token", "id_token", "token_type", "scope", "scopes")
     return {"profile": profile, "signed_in": alive(record) or refreshable,
             "account": next((value for value in named if isinstance(value, str) and value), None),
-            "issuer": record["metadata"].get("issuer") or settings.get("issuer"),
+            "issuer": issuer and str(issuer).replace("{tenantid}", str(claims.get("tid"))),
             "client_id": settings.get("client_id"), "flow": settings.get("flow"), "scope": record["scope"],
             "expires_at": end, "refreshable": refreshable, "claims": claims,
             "extra": harmless({name: value for name, value in token.items() if name not in shown})}
@@ -2103,8 +2130,8 @@ class Client:
             if alive(record) and token != seen["token"]:
                 return record
             if not token or not token.get("refresh_token") and settings.get("flow") != "client-credentials":
-                why = "the token has expired and cannot be refreshed" if token else "signed out in the meantime"
-                raise LoginRequired(f"{why}; {self.hint()}")
+                why = f"the token {'' if alive(record) else 'has expired and '}cannot be refreshed"
+                raise LoginRequired(f"{why if token else 'signed out in the meantime'}; {self.hint()}")
             server = self.server(settings, record["metadata"])
             request = renewal_request(settings, token)
             with file.staged() as save, signals_held():
@@ -2133,7 +2160,7 @@ class Client:
 
     def refused(self, no: ErrorResponse, record: "Json", request: "Json", save: "Callable[[bytes], None]") -> "Json":
         """What a refusal of a refresh means: bad times, wrong settings, another's refresh, or a dead token."""
-        if no.passing or no.error == "invalid_client" or "refresh_token" not in request:
+        if no.passing or no.error in CLIENT or "refresh_token" not in request:
             raise no
         if no.error in DEAD:
             again = self.locate().read() or NEW
@@ -2653,8 +2680,9 @@ def command_request(client: Client, args: "argparse.Namespace") -> int:
             raise Unreachable("the answer was cut short; try again")
     if raw.status >= 300:
         location = raw.headers.get("Location")
+        over = raw.status == 401 and not fixed and not client.status()["refreshable"]
         client.terminal.note(f"cliauth: HTTP {raw.status} {visible(raw.reason, 80)}" + (
-            f", Location: {visible(location)}" if location else ""))
+            f", Location: {visible(location)}" if location else f"; {client.hint()}" if over else ""))
     return 4 if raw.status >= 500 else 1 if raw.status >= 400 else 0
 
 

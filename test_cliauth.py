@@ -12,12 +12,14 @@ import json
 import os
 import re
 import select
+import shlex
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
+from hashlib import sha256
 
 
 def run_with_pytest():
@@ -320,11 +322,21 @@ class TestProtocol:
         (400, {"error": "invalid_scope", "error_description": "no\x1b[0m"}, {}, ErrorResponse,
          "answered 400 invalid_scope (no\\x1b[0m); check --scope"),
         (401, "", {}, ErrorResponse, "answered 401; check the settings, or ask the provider"),
+        (403, "", {}, ErrorResponse, "answered 403; check the settings, or ask the provider"),
+        (200, {"error": "incorrect_client_credentials"}, {}, ErrorResponse,  # GitHub
+         "answered 200 incorrect_client_credentials; check --client-id, and the client's secret, assertion or "
+         "certificate"),
+        (429, "", {"Retry-After": "7"}, ErrorResponse, "answered 429; try again in 7 s"),
         (503, "<html>", {}, ErrorResponse, "answered 503; try again later"),
         (400, {"error": "server_error"}, {}, ErrorResponse, "answered 400 server_error; try again later")])
     def test_what_is_no_success_says_what_to_do(self, status, body, headers, kind, message):
         assert fails(kind, cliauth.read_answer, answered(status, body, headers)) == TOKEN_URL + " " + message
         assert cliauth.read_answer(answered(200, {"error": None, "x": [1]})) == {"error": None, "x": [1]}
+
+    def test_a_server_that_says_nothing_may_mean_anything_about_the_client(self):
+        said = fails(ErrorResponse, cliauth.read_answer, answered(403, "", None, {"client_id": "my-cli"}))
+        assert said == (TOKEN_URL + " answered 403; check --client-id, --redirect-uri, --scope, and the client secret, "
+                        "which some servers take by --client-auth post alone")
 
     @table("name", "code code_verifier refresh_token token device_code client_secret client_assertion".split())
     def test_a_secret_that_the_server_says_again_is_not_shown(self, name):
@@ -460,9 +472,11 @@ class TestProtocol:
         ("used: an encrypted one cannot be read here; ask the provider", [{"ID_TOKEN": "a.b.c.d.e"}]),
         ("used: it is not a signed JWT; ask the provider", [{"ID_TOKEN": "opaque"}]),
         ("trusted: it is unsigned", [{"ALG": "none"}, {"ALG": "None"}, {"ALG": None}]),
-        ("trusted: iss is evil\\n, not https://id/", [{"iss": "evil\n"}]),
-        ("trusted: iss is https://id, not https://id/", [{"iss": "https://id"}]),
-        ("trusted: iss is t-2, not https://t-1", [{"iss": "t-2", "tid": "t-1", "ISSUER": "https://{tenantid}"}]),
+        ("trusted: iss is evil\\n, not https://id/; if you trust that one, name it as --issuer", [{"iss": "evil\n"}]),
+        ("trusted: iss is https://id, not https://id/; if you trust that one, name it as --issuer", [
+            {"iss": "https://id"}]),
+        ("trusted: iss is t-2, not https://t-1; if you trust that one, name it as --issuer", [
+            {"iss": "t-2", "tid": "t-1", "ISSUER": "https://{tenantid}"}]),
         ("trusted: it was issued to another client (aud my-cli)", [{"azp": "other"}]),
         ("trusted: it was issued to another client (aud None)", [{"aud": None}]),
         ("trusted: it was issued to another client (aud ['a', 'b'])", [{"aud": ["a", "b"], "azp": "my-cli"}]),
@@ -983,9 +997,10 @@ PENDING = (400, {"error": "authorization_pending"})
 def fetch(url, form=None):
     """Status, headers and body of one request, whose redirect is not followed; a form is posted."""
     from http.client import HTTPConnection
-    host, slash, rest = url.partition("://")[2].partition("/")
+    host, path = re.match("http://([^/?]+)(.*)", url).groups()
+    path = path if path.startswith("/") else "/" + path  # as browsers do
     with contextlib.closing(HTTPConnection(host, timeout=5)) as connection:
-        connection.request("POST" if form else "GET", slash + rest, cliauth.encode_form(form) if form else None)
+        connection.request("POST" if form else "GET", path, cliauth.encode_form(form) if form else None)
         answer = connection.getresponse()
         return answer.status, answer.headers, answer.read().decode()
 
@@ -997,7 +1012,8 @@ def query(url):
 def decide(server, address, decision="allow"):
     """Presses a button on the page at the address; the redirect that comes of it."""
     number = re.search("name=request value=([^>]+)", fetch(address)[2]).group(1)
-    return fetch(server.issuer + "/decision", {"request": number, "decision": decision})[1].get("Location")
+    site = re.match("http://[^/]+", address).group()
+    return fetch(site + "/decision", {"request": number, "decision": decision})[1].get("Location")
 
 
 def redirected(server, address):
@@ -1088,7 +1104,6 @@ class TestFlows:
     """The conversations with an authorization server, as they look on the wire and on the terminal."""
 
     def test_the_browser_flow_asks_for_what_the_rfcs_want_and_nothing_else(self, server):
-        from hashlib import sha256
         client = client_of(server, "openid email")
         client.login("browser")
         asked, exchange = query(client.terminal.opened[0]), server.asked("/token")[0]
@@ -1131,9 +1146,10 @@ class TestFlows:
             server.issuer + "/authorization", server.asked("/par")[0]))))
         server.extra["/.well-known/openid-configuration"] = {
             "pushed_authorization_request_endpoint": server.issuer + "/par"}
-        server.script["/par"] = [(201, {"request_uri": "urn:1"}), (400, {"error": "bad"}), (201, {})]
+        server.script["/par"] = [(201, {"request_uri": "urn:1", "expires_in": 60}), (400, {"error": "bad"}), (201, {})]
         client.login("browser")
         assert query(client.terminal.opened[0]) == {"client_id": "demo", "request_uri": "urn:1"}
+        assert "To sign in, open this address within 60 s:\n" in client.terminal.text
         for said in (server.issuer + "/par answered 400 bad", "the pushed authorization response has no request_uri"):
             assert failure(client.login, "browser")[1].startswith(said) and len(client.terminal.opened) == 1
 
@@ -1188,13 +1204,13 @@ class TestFlows:
         assert code == 3 and said.startswith("the sign-in cannot be refreshed (not_found); run: ")
         assert held(signed_in) == before and len(server.asked("/old")) == 1
 
-    def test_what_a_kept_copy_denies_is_asked_anew(self, server, clock, signed_in):
-        metadata = held(signed_in)["metadata"]
-        for spoiled, flow in (({"device_authorization_endpoint": ""}, "device"), ({"authorization_endpoint": ""}, "browser"),
-                              ({"issuer": "https://old.example"}, "browser"), ({"issuer": "https://old.example"}, "device")):
-            change(signed_in, metadata={**metadata, **spoiled})
-            client_of(server).login(flow)
-            assert held(signed_in)["metadata"] == metadata
+    @pytest.mark.parametrize("name, flow", [("device_authorization_endpoint", "device"), ("issuer", "device"),
+                                            ("authorization_endpoint", "browser"), ("issuer", "browser")])
+    def test_a_kept_copy_that_denies_what_is_needed_is_not_believed(self, server, clock, signed_in, name, flow):
+        fresh = held(signed_in)["metadata"]
+        change(signed_in, metadata={**fresh, name: "https://old.example" if name == "issuer" else ""})
+        client_of(server).login(flow)
+        assert held(signed_in)["metadata"] == fresh
 
     def test_after_nobody_came_back_the_address_is_looked_up_anew(self, server, signed_in):
         metadata, client = held(signed_in)["metadata"], client_of(server, visit=fetch)
@@ -1246,10 +1262,11 @@ class TestFlows:
             clock.now += 301
             fetch(uri.replace("callback", "favicon.ico"))
         client = client_of(server, visit=visit)
-        assert failure(client.login, "browser", 300) == (
+        code, said = failure(client.login, "browser", 300)
+        assert (code, said.replace(query(client.terminal.opened[0])["redirect_uri"], "U")) == (
             4, "nobody signed in within 300 s. Ignored meanwhile: an answer without our state (error invalid_scope). "
-            "If the browser showed an error page, register redirect URI %s for client demo at the provider; or try "
-            "--flow device" % query(client.terminal.opened[0])["redirect_uri"])
+            "If the browser showed an error page, register redirect URI U (any port; where it counts, name one by "
+            "--redirect-uri) for client demo at the provider; or try --flow device")
 
     @pytest.mark.parametrize("typed", [
         lambda url: [url], lambda url: [url.partition("?")[2]], lambda url: ["", "<%s>" % url],
@@ -1335,7 +1352,7 @@ class TestFlows:
         client.terminal.tty = True
         client.login("auto")
         why = said.split(";")[0]
-        assert "Signing in by paste: %s. For another way: --flow browser or device.\n" % why in client.terminal.text
+        assert "Signing in by paste: %s. For another way: --flow browser.\n" % why in client.terminal.text
 
     @pytest.mark.parametrize("name", ["verification_uri", "verification_uri_complete"])
     @pytest.mark.parametrize("address", ["http://id.example.com/device", "javascript:alert(1)", "https://a\\@127.0.0.1"])
@@ -1823,7 +1840,8 @@ class TestClient:
     @pytest.mark.parametrize("answers, revoked, said", [
         ([], ["refresh_token", "access_token"], "."),
         ([(200, ""), (400, {"error": "unsupported_token_type"})], ["refresh_token", "access_token"], "."),
-        ([(503, "")], ["refresh_token", "access_token"], "; the tokens were forgotten here, but could not be revoked: I/revocation "),
+        ([(503, "")], ["refresh_token", "access_token"],
+         "; the tokens were forgotten here, but could not be revoked: I/revocation "),
         (None, [], "; the provider has no revocation endpoint, so the tokens were only forgotten here.")])
     def test_logout_revokes_as_well_as_can_be_and_forgets_in_any_case(self, server, signed_in, answers, revoked, said):
         server.script["/revocation"], token = answers, held(signed_in)["token"]
@@ -1845,6 +1863,496 @@ class TestClient:
                 "'typing', 'dataclasses', 'webbrowser', 'tempfile', 'secrets', 'socket', 'subprocess'})))" % HERE)
         process = subprocess.run([sys.executable, "-S", "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         assert (process.stdout.decode(), process.stderr) == (signed_in.access_token() + "\n", b"\n")
+
+
+# ─── Every provider by name ──────────────────────────────────────────────────────────────────────────────────────────
+
+NO_GRANT = {"error": "invalid_grant", "error_description": "Unknown or expired refresh token."}
+WORDS = ("error", "error_description", "code", "message", "msg", "error_code", "errorCode", "errorSummary")
+WAITING, SLOWER = {"error": "authorization_pending"}, {"error": "slow_down"}
+PLAIN = {"id_token": None, "scope": None}  # of OAuth 2.0 alone, and as was asked
+
+# What a provider does as the others do: the facts that its row in SYSTEMS leaves out.
+USUAL = {
+    "flows": ["browser"],   # how a person may sign in
+    "chosen": "",           # what `auto` makes of it where a browser is there
+    "login": "",            # what the person types after `login`; the client is called ID, and its secret s3cret
+    "endpoints": {},        # where they are: what is not named is not offered
+    "elsewhere": False,     # whether on another host than the issuer
+    "issuer": None,         # as metadata and ID token spell it; None: there are no metadata
+    "metadata": {},         # what else OpenID Connect's document holds, None for a member or all of it that is missing
+    "rfc8414": None,        # the same for the other document
+    "client_auth": "none",  # how the client says who it is: none, post or basic, and never in a second way
+    "redirect_uri": r"http://127\.0\.0\.1:\d+/callback",
+    "pkce": True,           # S256 is demanded; False: refused
+    "asks": {},             # what the request that begins a sign-in must hold, and no later one may
+    "token": {},            # what is other in a token response, None for what is missing
+    "inside": "",           # the member that all of it stands in
+    "untyped": False,       # whether it comes without a Content-Type
+    "jwt": False,           # whether the access token is one, so that its exp can be read
+    "claims": {},           # what else the ID token holds
+    "rotates": True,        # whether a refresh answers with a new refresh token
+    "dead": (400, NO_GRANT),  # the answer to a dead refresh token; None: there are no refresh tokens
+    "kept": False,          # whether it leaves open that the refresh token may yet be good
+    "device": {},           # what is other in a device response
+    "waits": [(400, WAITING), (400, SLOWER)],  # the answers before the person has approved
+    "revoked": (200, {}),   # the answer to an access token that went with its refresh token
+    "account": "ada@example.com", "lives": 3600, "extra": {},  # what `status` then shows
+}
+
+SYSTEMS = {
+    # The five that cliauth was begun for; their command lines stand in the README.
+    "AWS Cognito": dict(  # endpoints on another host than the issuer; no device flow; exact port, http on localhost
+        login="--issuer https://cognito-idp.eu-west-1.amazonaws.com/eu-west-1_EXAMPLE --client-id ID "
+              "--scope 'openid email' --redirect-uri http://localhost:6363",
+        issuer="https://cognito-idp.eu-west-1.amazonaws.com/eu-west-1_EXAMPLE", redirect_uri=r"http://localhost:\d+",
+        endpoints={"authorization": "/oauth2/authorize", "token": "/oauth2/token", "userinfo": "/oauth2/userInfo",
+                   "revocation": "/oauth2/revoke"}, elsewhere=True,
+        metadata={"token_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post"],
+                  "scopes_supported": ["openid", "email", "phone", "profile"]},
+        token={"scope": None}, jwt=True, rotates=False, dead=(400, {"error": "invalid_grant"}),
+        revoked=(400, {"error": "unsupported_token_type"})),
+    "Auth0": dict(  # the issuer ends in "/"; without an audience the access token is of no use; ports are compared
+        flows=["browser", "device"],
+        login="--issuer https://example.eu.auth0.com --client-id ID --audience https://api.example.com "
+              "--scope 'openid profile email offline_access' --redirect-uri http://127.0.0.1:6363/callback",
+        issuer="https://example.eu.auth0.com/", asks={"audience": "https://api.example.com"},
+        endpoints={"authorization": "/authorize", "token": "/oauth/token", "device_authorization": "/oauth/device/code",
+                   "userinfo": "/userinfo", "revocation": "/oauth/revoke"},
+        device={"interval": 5, "expires_in": 900, "verification_uri": "https://example.eu.auth0.com/device"},
+        waits=[(403, dict(WAITING, error_description="User has yet to authorize device code.")), (429, SLOWER)],
+        token={"expires_in": 86400, "scope": None}, lives=86400, dead=(403, NO_GRANT),
+        revoked=(200, {"error": "invalid_request"})),
+    "Authproject": dict(  # redirects to https alone, which nothing here can listen on
+        flows=["paste"], login="--issuer https://id.authproject.example --client-id ID --scope 'openid profile email' "
+                               "--redirect-uri https://localhost:9000/callback",
+        issuer="https://id.authproject.example", redirect_uri="https://localhost:9000/callback",
+        endpoints={"authorization": "/authorize", "token": "/token"}),
+    "WorkOS AuthKit": dict(  # no metadata, no lifetime, no ID token; the organization is in the answer
+        flows=["browser", "device"],
+        login="--profile acme --provider workos --client-id ID --param organization_id=org_01EXAMPLE",
+        endpoints={"authorization": "/user_management/authorize", "token": "/user_management/authenticate",
+                   "device_authorization": "/user_management/authorize/device"},
+        asks={"provider": "authkit", "organization_id": "org_01EXAMPLE"},
+        token={"token_type": None, "expires_in": None, "id_token": None, "scope": None,
+               "organization_id": "org_01EXAMPLE",
+               "user": {"object": "user", "id": "user_01", "email": "ada@example.com"},
+               "authentication_method": "GoogleOAuth"}, jwt=True,
+        extra={"organization_id": "org_01EXAMPLE", "authentication_method": "GoogleOAuth",
+               "user": {"object": "user", "id": "user_01", "email": "ada@example.com"}},
+        dead=(400, {"code": "invalid_grant", "message": "Refresh token already exchanged."})),
+    "TOKI": dict(  # endpoints by hand; whose the userinfo is stands in the token response
+        login="--authorization-endpoint https://toki.example/authorize --token-endpoint https://toki.example/token "
+              "--userinfo-endpoint 'https://toki.example/users/{user_id}' --client-id ID "
+              "--scope 'openid offline_access'",
+        endpoints={"authorization": "/authorize", "token": "/token", "userinfo": "/users/u-1"},
+        token={"user_id": "u-1"}, extra={"user_id": "u-1"}),
+    "TOKI, with a secret": dict(
+        login="--authorization-endpoint https://toki.example/authorize --token-endpoint https://toki.example/token "
+              "--userinfo-endpoint 'https://toki.example/users/{user_id}' --client-id ID "
+              "--scope 'openid offline_access' --client-auth post --no-pkce",
+        endpoints={"authorization": "/authorize", "token": "/token", "userinfo": "/users/u-1"},
+        client_auth="post", pkce=False, token={"user_id": "u-1"}, extra={"user_id": "u-1"}),
+
+    # Identity for the people of a company.
+    "Okta": dict(  # scopes in another order than asked for; the same refresh token again
+        flows=["browser", "device"], login="--issuer https://dev-1.okta.com/oauth2/default --client-id ID "
+                                           "--scope 'openid offline_access'",
+        issuer="https://dev-1.okta.com/oauth2/default", rotates=False, token={"scope": "offline_access openid"},
+        endpoints={"authorization": "/oauth2/default/v1/authorize", "token": "/oauth2/default/v1/token",
+                   "device_authorization": "/oauth2/default/v1/device/authorize",
+                   "revocation": "/oauth2/default/v1/revoke"}),
+    "Microsoft Entra ID": dict(  # the metadata's issuer is a template; no complete address; no revocation
+        flows=["browser", "device"],
+        login="--provider microsoft --client-id ID --scope 'openid offline_access user.read'",
+        issuer="https://login.microsoftonline.com/{tenantid}/v2.0", redirect_uri=r"http://localhost:\d+",
+        endpoints={"authorization": "/common/oauth2/v2.0/authorize", "token": "/common/oauth2/v2.0/token",
+                   "device_authorization": "/common/oauth2/v2.0/devicecode", "userinfo": "/oidc/userinfo"},
+        claims={"iss": "https://login.microsoftonline.com/7d2a/v2.0", "tid": "7d2a"},
+        token={"scope": "https://graph.microsoft.com/User.Read profile openid email"},
+        device={"verification_uri": "https://microsoft.com/device", "verification_uri_complete": None,
+                "message": "To sign in, use a web browser to open the page and enter the code."},
+        dead=(400, {"error": "interaction_required", "error_description": "AADSTS50076: use multi-factor",
+                    "suberror": ""})),
+    "Google": dict(  # a secret that is none; a refresh token on request; verification_url; codes with their own status
+        flows=["browser", "device"], login="--provider google --client-id ID", client_auth="post",
+        issuer="https://accounts.google.com", asks={"access_type": "offline", "prompt": "consent"},
+        endpoints={"authorization": "/o/oauth2/v2/auth", "token": "/token", "device_authorization": "/device/code",
+                   "userinfo": "/v1/userinfo", "revocation": "/revoke"},
+        device={"verification_uri": None, "verification_uri_complete": None,
+                "verification_url": "https://www.google.com/device"},
+        waits=[(428, WAITING), (403, SLOWER)], rotates=False, revoked=(400, {"error": "invalid_token"}),
+        token={"scope": "https://www.googleapis.com/auth/userinfo.email openid "
+                        "https://www.googleapis.com/auth/userinfo.profile"}),
+    "Keycloak": dict(
+        flows=["browser", "device"], login="--issuer https://sso.example.com/realms/acme/ --client-id ID "
+                                           "--scope 'openid offline_access'",
+        issuer="https://sso.example.com/realms/acme", token={"refresh_expires_in": 0, "not-before-policy": 0},
+        endpoints={"authorization": "/realms/acme/protocol/openid-connect/auth",
+                   "token": "/realms/acme/protocol/openid-connect/token",
+                   "device_authorization": "/realms/acme/protocol/openid-connect/auth/device",
+                   "userinfo": "/realms/acme/protocol/openid-connect/userinfo",
+                   "revocation": "/realms/acme/protocol/openid-connect/revoke"},
+        dead=(400, {"error": "invalid_grant", "error_description": "Token is not active"})),
+    "Zitadel": dict(
+        flows=["browser", "device"], login="--issuer https://acme.zitadel.cloud --client-id ID --scope 'openid email'",
+        issuer="https://acme.zitadel.cloud", token={"expires_in": 43199}, lives=43199,
+        endpoints={"authorization": "/oauth/v2/authorize", "token": "/oauth/v2/token", "userinfo": "/oidc/v1/userinfo",
+                   "device_authorization": "/oauth/v2/device_authorization", "revocation": "/oauth/v2/revoke"}),
+    "authentik": dict(  # says 429 with nothing in it to whoever polls too fast
+        flows=["browser", "device"], login="--issuer https://auth.example.com/application/o/cli/ --client-id ID "
+                                           "--scope 'openid offline_access'",
+        issuer="https://auth.example.com/application/o/cli/", waits=[(400, WAITING), (429, "")],
+        endpoints={"authorization": "/application/o/authorize/", "token": "/application/o/token/",
+                   "device_authorization": "/application/o/device/", "userinfo": "/application/o/userinfo/",
+                   "revocation": "/application/o/revoke/"}),
+    "Authelia": dict(  # with PAR, where the metadata have it
+        login="--issuer https://auth.example.com --client-id ID --scope 'openid offline_access'",
+        issuer="https://auth.example.com", token={"token_type": "bearer", "expires_in": 3599}, lives=3599,
+        endpoints={"authorization": "/api/oidc/authorization", "token": "/api/oidc/token",
+                   "userinfo": "/api/oidc/userinfo", "revocation": "/api/oidc/revocation",
+                   "pushed_authorization_request": "/api/oidc/pushed-authorization-request"}),
+    "Kanidm": dict(  # an issuer for each client; JSON that is not called so; 401 without a word
+        login="--issuer https://idm.example.com/oauth2/openid/ID --client-id ID --scope 'openid email'",
+        issuer="https://idm.example.com/oauth2/openid/ID", token={"expires_in": 900}, lives=900, kept=True,
+        untyped=True,
+        endpoints={"authorization": "/ui/oauth2", "token": "/oauth2/token", "userinfo": "/oauth2/openid/ID/userinfo",
+                   "revocation": "/oauth2/token/revoke"}, dead=(401, "")),
+    "Dex": dict(  # a dead token of either kind is an invalid_request; no revocation
+        flows=["browser", "device"], login="--issuer https://dex.example.com/dex --client-id ID "
+                                           "--scope 'openid email offline_access'",
+        issuer="https://dex.example.com/dex", token={"token_type": "bearer"}, kept=True,
+        endpoints={"authorization": "/dex/auth", "token": "/dex/token", "device_authorization": "/dex/device/code",
+                   "userinfo": "/dex/userinfo"},
+        dead=(400, {"error": "invalid_request", "error_description": "Refresh token expired."})),
+    "Hydra": dict(  # `offline` is its older name for offline_access
+        login="--issuer https://hydra.example.com/ --client-id ID --scope 'openid offline'",
+        issuer="https://hydra.example.com", token={"token_type": "bearer", "expires_in": 3599}, lives=3599,
+        endpoints={"authorization": "/oauth2/auth", "token": "/oauth2/token", "userinfo": "/userinfo",
+                   "revocation": "/oauth2/revoke"}),
+    "FusionAuth": dict(
+        flows=["browser", "device"],
+        login="--issuer https://acme.fusionauth.io --client-id ID --scope 'openid offline_access'",
+        issuer="https://acme.fusionauth.io", token={"userId": "3b6d"}, extra={"userId": "3b6d"}, rotates=False,
+        endpoints={"authorization": "/oauth2/authorize", "token": "/oauth2/token", "userinfo": "/oauth2/userinfo",
+                   "device_authorization": "/oauth2/device_authorize"},
+        dead=(400, dict(NO_GRANT, error_reason="refresh_token_not_found"))),
+    "Clerk": dict(
+        login="--issuer https://acme.clerk.accounts.dev --client-id ID --scope 'openid email offline_access'",
+        issuer="https://acme.clerk.accounts.dev", rfc8414={},
+        endpoints={"authorization": "/oauth/authorize", "token": "/oauth/token", "userinfo": "/oauth/userinfo",
+                   "revocation": "/oauth/token/revoke"}),
+    "Stytch": dict(  # its metadata list neither public clients nor refreshing nor S256, and all of it works
+        login="--issuer https://acme.customers.stytch.dev --client-id ID --scope 'openid email offline_access'",
+        issuer="https://acme.customers.stytch.dev", metadata={
+            "grant_types_supported": ["authorization_code"], "code_challenge_methods_supported": [],
+            "token_endpoint_auth_methods_supported": ["client_secret_basic"]},
+        endpoints={"authorization": "/oauth/authorize", "token": "/v1/oauth2/token", "userinfo": "/v1/oauth2/userinfo",
+                   "revocation": "/v1/oauth2/revoke"},
+        token={"token_type": "bearer", "request_id": "request-1", "status_code": 200},
+        extra={"request_id": "request-1"}),
+    "WorkOS Connect": dict(  # unlike AuthKit it has metadata, which list less than it does
+        login="--issuer https://acme.authkit.app --client-id ID --scope 'openid email offline_access'",
+        issuer="https://acme.authkit.app", rfc8414={}, metadata={"grant_types_supported": ["authorization_code"]},
+        endpoints={"authorization": "/oauth2/authorize", "token": "/oauth2/token", "userinfo": "/oauth2/userinfo"}),
+
+    # Where code is kept.
+    "GitHub": dict(  # tokens that live until they are revoked; errors with 200; scopes with commas; a new interval
+        flows=["auto", "device"], chosen="device", login="--provider github --client-id ID --scope 'repo read:org'",
+        endpoints={"authorization": "/login/oauth/authorize", "token": "/login/oauth/access_token",
+                   "device_authorization": "/login/device/code", "userinfo": "/user"},
+        waits=[(200, WAITING), (200, dict(SLOWER, interval=10))], lives=None, account=None, dead=None,
+        token={"id_token": None, "expires_in": None, "scope": "repo,read:org", "token_type": "bearer"}),
+    "GitHub App": dict(  # these have refresh tokens, and with a secret a browser
+        flows=["auto"], chosen="browser", login="--provider github --client-id ID", client_auth="post", account=None,
+        lives=28800,
+        endpoints={"authorization": "/login/oauth/authorize", "token": "/login/oauth/access_token",
+                   "device_authorization": "/login/device/code", "userinfo": "/user"},
+        token={"id_token": None, "expires_in": 28800, "refresh_token_expires_in": 15897600, "scope": "",
+               "token_type": "bearer"}, dead=(200, {"error": "bad_refresh_token",
+                                                    "error_description": "It is expired."})),
+    "GitLab": dict(  # has a device flow that its metadata do not name
+        flows=["browser", "device"], login="--provider gitlab --client-id ID --scope 'openid read_user'",
+        issuer="https://gitlab.com", rfc8414={},
+        endpoints={"authorization": "/oauth/authorize", "token": "/oauth/token", "userinfo": "/oauth/userinfo",
+                   "device_authorization": "/oauth/authorize_device", "revocation": "/oauth/revoke"},
+        metadata={"device_authorization_endpoint": None, "grant_types_supported": ["authorization_code",
+                                                                                   "device_code"]},
+        token={"created_at": 1607635748, "expires_in": 7200}, lives=7200),
+    "GitLab of one's own": dict(
+        login="--provider gitlab --issuer https://git.example.com/gitlab --client-id ID --scope openid",
+        flows=["device"],
+        issuer="https://git.example.com/gitlab", endpoints={
+            "authorization": "/gitlab/oauth/authorize", "token": "/gitlab/oauth/token",
+            "device_authorization": "/gitlab/oauth/authorize_device", "revocation": "/gitlab/oauth/revoke"},
+        metadata={"device_authorization_endpoint": None}),
+    "Gitea, Forgejo": dict(  # a spent refresh token is an unauthorized_client
+        login="--issuer https://codeberg.org/ --client-id ID --scope openid", issuer="https://codeberg.org/",
+        token={"token_type": "bearer", "scope": None},
+        endpoints={"authorization": "/login/oauth/authorize", "token": "/login/oauth/access_token",
+                   "userinfo": "/login/oauth/userinfo"},
+        dead=(400, {"error": "unauthorized_client", "error_description": "token was already used"})),
+    "Hugging Face": dict(
+        flows=["browser", "device"], login="--provider huggingface --client-id ID", issuer="https://huggingface.co",
+        endpoints={"authorization": "/oauth/authorize", "token": "/oauth/token", "userinfo": "/oauth/userinfo",
+                   "device_authorization": "/oauth/device"}, rfc8414={},
+        token={"token_type": "bearer", "expires_in": 28800}, lives=28800),
+    "Supabase": dict(  # error codes in a place of its own; the redirect URI is compared to the last letter
+        login="--issuer https://abc.supabase.co/auth/v1 --client-id ID --redirect-uri http://localhost:6363/callback "
+              "--scope 'openid email'", redirect_uri=r"http://localhost:\d+/callback",
+        issuer="https://abc.supabase.co/auth/v1", metadata=None,
+        rfc8414={"grant_types_supported": ["authorization_code"]},
+        endpoints={"authorization": "/auth/v1/oauth/authorize", "token": "/auth/v1/oauth/token",
+                   "userinfo": "/auth/v1/oauth/userinfo"},
+        dead=(400, {"code": 400, "error_code": "refresh_token_already_used", "msg": "Invalid Refresh Token"})),
+
+    # Where work is done.
+    "Slack": dict(  # refuses with 200; the person's own token is inside, and of a type that nobody else knows
+        login="--authorization-endpoint https://slack.com/oauth/v2/authorize --client-id ID "
+              "--token-endpoint https://slack.com/api/oauth.v2.access --param user_scope=chat:write",
+        endpoints={"authorization": "/oauth/v2/authorize", "token": "/api/oauth.v2.access"},
+        asks={"user_scope": "chat:write"}, inside="authed_user", token=dict(PLAIN, ok=True, token_type="user", id="U1"),
+        account=None, extra={"id": "U1"}, kept=True, dead=(200, {"ok": False, "error": "invalid_refresh_token"})),
+    "Slack, as a bot": dict(
+        login="--authorization-endpoint https://slack.com/oauth/v2/authorize --client-id ID --scope commands "
+              "--token-endpoint https://slack.com/api/oauth.v2.access --client-auth post",
+        endpoints={"authorization": "/oauth/v2/authorize", "token": "/api/oauth.v2.access"}, client_auth="post",
+        token=dict(PLAIN, ok=True, expires_in=None, token_type="bot", authed_user={"id": "U1"}), account=None,
+        lives=None,
+        extra={"authed_user": {"id": "U1"}}, dead=None),
+    "Atlassian": dict(  # no public clients; audience and prompt are wanted; a dead refresh token is a 403
+        login="--provider atlassian --client-id ID", client_auth="post", redirect_uri=r"http://localhost:\d+/callback",
+        endpoints={"authorization": "/authorize", "token": "/oauth/token", "userinfo": "/me",
+                   "revocation": "/oauth/revoke"}, asks={"audience": "api.atlassian.com", "prompt": "consent"},
+        token={"id_token": None}, account=None,
+        dead=(403, {"error": "unauthorized_client", "error_description": "refresh_token is invalid"})),
+    "Dropbox": dict(  # no redirect URI: the page shows a code; a refresh answers neither scope nor refresh token
+        flows=["paste"], login="--provider dropbox --client-id ID", redirect_uri="",
+        asks={"token_access_type": "offline"},
+        endpoints={"authorization": "/oauth2/authorize", "token": "/oauth2/token"}, rotates=False,
+        token=dict(PLAIN, token_type="bearer", expires_in=14400, account_id="dbid:1"), account=None, lives=14400,
+        extra={"account_id": "dbid:1"}),
+    "Snowflake": dict(  # Basic; its scope for a refresh token is refresh_token
+        login="--authorization-endpoint https://acme.snowflakecomputing.com/oauth/authorize --client-id ID "
+              "--token-endpoint https://acme.snowflakecomputing.com/oauth/token-request "
+              "--scope 'refresh_token session:role:ANALYST'", client_auth="basic",
+        endpoints={"authorization": "/oauth/authorize", "token": "/oauth/token-request"}, rotates=False,
+        token={"id_token": None, "expires_in": 600, "refresh_token_expires_in": 86399, "username": "ADA",
+               "scope": "session:role:ANALYST"}, account=None, lives=600, extra={"username": "ADA"}),
+    "Databricks": dict(  # a port of its own; errors in two words of its own
+        login="--issuer https://dbc-1.cloud.databricks.com/oidc --client-id ID --scope 'all-apis offline_access' "
+              "--redirect-uri http://localhost:8020", redirect_uri=r"http://localhost:\d+",
+        issuer="https://dbc-1.cloud.databricks.com/oidc", token={"id_token": None}, account=None, kept=True,
+        endpoints={"authorization": "/oidc/v1/authorize", "token": "/oidc/v1/token"},
+        dead=(403, {"errorCode": "E0000006", "errorSummary": "You do not have permission"})),
+    "Salesforce": dict(  # no lifetime; when it was issued, in milliseconds and quotes
+        login="--issuer https://acme.my.salesforce.com --client-id ID --scope 'openid refresh_token' "
+              "--redirect-uri http://localhost:1717/OauthRedirect", redirect_uri=r"http://localhost:\d+/OauthRedirect",
+        issuer="https://acme.my.salesforce.com", rotates=False, lives=None,
+        endpoints={"authorization": "/services/oauth2/authorize", "token": "/services/oauth2/token",
+                   "userinfo": "/services/oauth2/userinfo", "revocation": "/services/oauth2/revoke"},
+        token={"expires_in": None, "issued_at": "1607635748123", "instance_url": "https://acme.my.salesforce.com",
+               "scope": "refresh_token openid"},
+        revoked=(400, {"error": "invalid_token"}),
+        dead=(400, {"error": "invalid_grant", "error_description": "expired access/refresh token"})),
+
+    # Where people are at leisure.
+    "Twitch": dict(  # scopes in an array; what a device waits for stands in `message`, and its scopes in `scopes`
+        flows=["device"], login="--device-authorization-endpoint https://id.twitch.tv/oauth2/device --client-id ID "
+                                "--token-endpoint https://id.twitch.tv/oauth2/token --param scopes=user:read:email",
+        endpoints={"device_authorization": "/oauth2/device", "token": "/oauth2/token"},
+        asks={"scopes": "user:read:email"}, device={"verification_uri": "https://id.twitch.tv/device"},
+        waits=[(400, {"status": 400, "message": "authorization_pending"})],
+        token={"id_token": None, "token_type": "bearer", "scope": ["user:read:email"]}, account=None, kept=True,
+        dead=(400, {"error": "Bad Request", "status": 400, "message": "Invalid refresh token"})),
+    "Discord": dict(  # takes forms alone, and blocks clients that hide their name
+        login="--authorization-endpoint https://discord.com/oauth2/authorize --client-id ID --scope identify "
+              "--token-endpoint https://discord.com/api/oauth2/token "
+              "--userinfo-endpoint https://discord.com/api/users/@me "
+              "--revocation-endpoint https://discord.com/api/oauth2/token/revoke",
+        endpoints={"authorization": "/oauth2/authorize", "token": "/api/oauth2/token", "userinfo": "/api/users/@me",
+                   "revocation": "/api/oauth2/token/revoke"}, client_auth="basic",
+        token={"id_token": None, "expires_in": 604800}, lives=604800, account=None),
+    "Spotify": dict(  # a loopback IP address, never localhost
+        login="--authorization-endpoint https://accounts.spotify.com/authorize --client-id ID "
+              "--token-endpoint https://accounts.spotify.com/api/token --scope user-read-email",
+        endpoints={"authorization": "/authorize", "token": "/api/token"}, token={"id_token": None}, account=None),
+}
+
+
+def loopback(text, site):
+    """The text with the hosts of others changed to the server's, and fixed ports to free ones."""
+    text = re.sub(r"http://(localhost|127\.0\.0\.1):\d+", r"http://\1:0", text)
+    return re.sub(r"https://(?!localhost)[\w.-]+", site, text)
+
+
+class Provider(Server):
+    """The strict server in the manner of somebody else: a row of SYSTEMS."""
+
+    client_id = "ID"
+
+    def __init__(self, row):
+        super().__init__()
+        self.row = {**USUAL, **row}
+
+    def __enter__(self):
+        super().__enter__()
+        self.site, self.row = self.issuer, json.loads(loopback(json.dumps(self.row), self.issuer))
+        self.issuer = self.row["issuer"] or self.site
+        self.rooms = {path: "/" + name for name, path in self.row["endpoints"].items()}
+        self.user, self.extra = {**self.user, **self.row["claims"]}, {"/device_authorization": self.row["device"]}
+        return self
+
+    def answer(self, method, path, params, headers):
+        own = self.issuer[len(self.site):].rstrip("/").replace("{tenantid}", "common")
+        documents = {own + "/.well-known/openid-configuration": "metadata",
+                     "/.well-known/oauth-authorization-server" + own: "rfc8414"}
+        if path in documents:
+            self.requests.append((method, path, params, headers))
+            return self.document(self.row[documents[path]])
+        page = path not in self.rooms and path.rpartition("/")[2] in ("device", "decision")
+        room = self.rooms.get(path, "/" + path.rpartition("/")[2] if page else "/none")
+        begins = room in ("/authorization", "/device_authorization", "/pushed_authorization_request")
+        if method == "POST" and not page and not self.knows(params, headers):
+            return cliauth.refusal("invalid_client", "the client does not say who it is as it should", 401)
+        if "request_uri" not in params and (begins or room == "/token") and any(
+                (params.get(name) == value) != begins for name, value in self.row["asks"].items()):
+            return cliauth.refusal("invalid_request", "what it asks for at the start is to be there, and nowhere else")
+        return super().answer(method, room, params, headers)
+
+    def document(self, members):
+        if not self.row["issuer"] or members is None:
+            return cliauth.refusal("not_found", status=404)
+        site = self.site.replace("127.0.0.1", "localhost" if self.row["elsewhere"] else "127.0.0.1")
+        named = {name + "_endpoint": site + path for name, path in self.row["endpoints"].items()}
+        document = {"issuer": self.issuer, **named, **members}
+        return cliauth.json_reply({name: value for name, value in document.items() if value is not None})
+
+    def knows(self, params, headers):
+        """Whether the client says who it is in the one way agreed, names itself in the body too, and wants JSON."""
+        ways = {"none": (None, None), "post": ("s3cret", None), "basic": (None, "Basic SUQ6czNjcmV0")}  # ID:s3cret
+        polite = (headers["Accept"], headers["User-Agent"][:8]) == ("application/json", "cliauth/")
+        return polite and params.get("client_id") == "ID" and ways[self.row["client_auth"]] == (
+            params.get("client_secret"), headers["Authorization"])
+
+    def post_pushed_authorization_request(self, params):
+        self.pushed = params
+        return cliauth.json_reply({"request_uri": "urn:ietf:params:oauth:request_uri:1", "expires_in": 60}, 201)
+
+    def get_authorization(self, params):
+        params = self.pushed if params.get("request_uri") else params
+        uri = params.setdefault("redirect_uri", "")
+        if params.get("client_id") != "ID" or not re.match(self.row["redirect_uri"] + r"\Z", uri):
+            return cliauth.refusal("invalid_request", "unknown client or redirect URI")
+        if params["response_type"] != "code" or self.row["pkce"] != (params.get("code_challenge_method") == "S256"):
+            return cliauth.redirect(params, {"error": "invalid_request"})
+        return self.page(params)
+
+    def proven(self, grant, request, params):
+        if not self.row["pkce"]:
+            request["code_challenge"] = cliauth.base64url(sha256(params.get("code_verifier", "").encode()).digest())
+        return super().proven(grant, request, {"redirect_uri": "", **params})
+
+    def tokens(self, family):
+        old, row = family.get("newest"), self.row
+        status, headers, body = super().tokens(family)
+        token = {**json.loads(body.decode()), **row["token"]}
+        if row["jwt"]:
+            end = self.access[token["access_token"]]
+            token["access_token"] = signed(exp=end, jti=token["access_token"])
+            self.access[token["access_token"]] = end
+        if old and not row["rotates"]:
+            family["newest"], self.families[old] = old, family
+        if not row["dead"] or old and not row["rotates"]:
+            del token["refresh_token"]
+        token = {name: value for name, value in token.items() if value is not None}
+        token = {"ok": True, row["inside"]: token} if row["inside"] else token
+        return status, {} if row["untyped"] else headers, cliauth.dump_json(token)
+
+    def post_revocation(self, params):
+        if params["token_type_hint"] == "access_token":
+            return cliauth.json_reply(self.row["revoked"][1], self.row["revoked"][0])
+        return super().post_revocation(params)
+
+    def visit(self, address):
+        """Plays the person, who enters the newest code where the address does not hold it."""
+        codes = [code for code, request in self.pending.items() if request.get("user_code") == code]
+        at_code = codes and "?" not in address
+        landing = decide(self, cliauth.with_query(address, {"user_code": codes[-1]}) if at_code else address)
+        return landing and re.sub("&iss=[^&]+", "", landing)
+
+
+@table("name, flow", [(name, flow) for name, row in SYSTEMS.items() for flow in row.get("flows", USUAL["flows"])])
+def test_a_person_signs_in_stays_signed_in_and_signs_out(name, flow, clock, typing, monkeypatch):
+    if "localhost" in SYSTEMS[name].get("redirect_uri", "") + str(SYSTEMS[name].get("elsewhere")):
+        need_localhost()
+    with Provider(SYSTEMS[name]) as provider:
+        row = provider.row
+        monkeypatch.setattr(cliauth, "PROVIDERS", json.loads(loopback(json.dumps(cliauth.PROVIDERS), provider.site)))
+        if row["client_auth"] != "none":
+            monkeypatch.setenv("CLIAUTH_CLIENT_SECRET", "s3cret")
+        client = cliauth.client_of(cliauth.build_parser().parse_args(["login"] + shlex.split(row["login"])))
+        def visit(url):
+            try:
+                fetch(provider.visit(url) or url)
+            except Exception:  # an error page: nobody will ever come back
+                clock.now += 1000
+                raise
+        client.terminal = Played(visit)
+        if flow == "paste":  # the address that the browser ends at, or the code that the page shows
+            client.terminal = typing(lambda url: [provider.visit(url)] if row["redirect_uri"] else [
+                query(provider.visit(url))["code"], "yes"])
+        provider.script["/token"] = list(row["waits"]) if flow == "device" or row["chosen"] == "device" else []
+
+        client.login(flow, timeout=600)
+        facts = client.status()
+        assert facts["account"] == row["account"]
+        assert (facts["expires_at"] and facts["expires_at"] - clock.now) == row["lives"]
+        assert facts["flow"] == (row["chosen"] or flow) and {**facts["extra"], **row["extra"]} == facts["extra"]
+        assert not re.search("Not granted|No refresh token came|[+]", client.terminal.text)  # a scope's blank is %20
+        assert client.access_token() == held(client)["token"]["access_token"]
+        if "userinfo" in row["endpoints"]:
+            assert client.userinfo()["sub"] == "ada"
+
+        if not row["dead"]:
+            assert failure(client.refresh)[0] == 3
+        for _ in range(2 if row["dead"] else 0):
+            before, asked = held(client)["token"], len(provider.requests)
+            client.refresh()
+            after = held(client)["token"]
+            assert [request[1] for request in provider.requests[asked:]] == ["/token"]
+            assert [before[each] != after[each] for each in ("access_token", "refresh_token")] == [True, row["rotates"]]
+            assert client.access_token() == after["access_token"] and client.status()["account"] == row["account"]
+        if row["dead"]:
+            before, provider.script["/token"] = held(client), [row["dead"]]
+            code, said = failure(client.refresh)
+            words = [row["dead"][1][each] for each in row["dead"][1] if each in WORDS] or [str(row["dead"][0])]
+            assert code == 3 and said.endswith("; run: cliauth login --profile " + client.profile)
+            assert all(each in said for each in words if each != 400)
+            assert ("refresh_token" in held(client)["token"]) == row["kept"]
+            assert client.access_token() == before["token"]["access_token"]  # which lives on
+            change(client, **before)
+
+        known = len(provider.requests)
+        if flow != "paste":  # signing in again needs the profile's name alone, and no discovery
+            provider.script["/token"] = list(row["waits"]) if facts["flow"] == "device" else []
+            client = Client(profile=client.profile, terminal=client.terminal)
+            client.login(flow, timeout=600)
+        token = held(client)["token"]
+        client.logout()
+        sent = [(params["token_type_hint"], params["token"]) for params in provider.asked("/revocation")]
+        hints = ("refresh_token", "access_token") if "revocation" in row["endpoints"] else ()
+        assert sent == [(each, token[each]) for each in hints] and held(client)["token"] == {}
+        assert not [path for _, path, _, _ in provider.requests[known:] if "well-known" in path]
+        assert ("forgotten here" in client.terminal.text) != bool(hints)
+        assert not hints or provider.families[token["refresh_token"]]["newest"] == ""
+
+
+def test_the_readme_has_the_command_line_of_the_five_that_this_was_begun_for():
+    with open(os.path.join(HERE, "README.md"), encoding="utf-8") as file:
+        readme = re.sub(r"\\\n +", "", file.read())
+    for name in list(SYSTEMS)[:6]:
+        assert "python3 cliauth.py login " + SYSTEMS[name]["login"] in readme, name
 
 
 # ─── 11 Demo ─────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -2229,7 +2229,7 @@ class Client:
                                "--param prompt=consent.")
         if set(OFFLINE) & set(asked) and not facts["refreshable"]:
             self.terminal.note("No refresh token came, so you will be asked to sign in again. What usually helps: "
-                               "--param prompt=consent, or --param access_type=offline.")
+                               "--param prompt=consent, --param access_type=offline, or to allow it for the client.")
 
     def status(self) -> "Json":
         """Who is signed in, where, how and until when (Unix seconds); no network. The members of `status --json`."""
@@ -2916,5 +2916,6 @@ def main(argv: "Optional[List[str]]" = None) -> int:
 
 if __name__ == "__main__":
     if sys.argv[0].endswith(".py"):
-        COMMAND = "python3 " + ("-m cliauth" if __spec__ else os.path.basename(sys.argv[0]))
+        here = os.path.basename(sys.argv[0])
+        COMMAND = "python3 " + ("-m cliauth" if __spec__ else here if os.path.exists(here) else f'"{sys.argv[0]}"')
     sys.exit(main())

@@ -526,6 +526,14 @@ class TestProtocol:
                               ({"client_cert": "c.pem", "token_endpoint": "https://hand/t"}, "https://hand/t")):
             assert cliauth.endpoint(settings, metadata, "token_endpoint") == url
 
+    def test_a_scope_may_come_back_in_another_spelling_or_within_a_wider_one(self):
+        for asked, came in (("email", "openid https://www.googleapis.com/auth/userinfo.email"),
+                            ("https://graph.microsoft.com/mail.read", "openid Mail.Read"), ("user:email", "user"),
+                            ("https://graph.microsoft.com/.default", "openid")):
+            assert cliauth.covered(asked, came.split())
+        for asked, came in (("mail", "email"), ("mail", "https://a/email"), ("user", "user:email"), ("a", "")):
+            assert not cliauth.covered(asked, came.split())
+
     def test_the_userinfo_address_is_filled_from_the_token_response(self):
         token = {"user_id": 7, "user": {"id": "a/b?{c}"}, "access_token": "S3CRET"}
         assert cliauth.fill("https://id/{user_id}/{user.id}?x={user_id}", token) == "https://id/7/a%2Fb%3F%7Bc%7D?x=7"
@@ -1196,13 +1204,22 @@ class TestFlows:
         assert asked[0][1] == "/old" and {path[:13] for _, path, _ in asked[1:3]} == {"/.well-known/"}
         assert asked[3] == (asked[0][0], fresh[name][len(server.issuer):], asked[0][2])  # the very same request
 
-    def test_where_there_is_no_fresh_metadata_a_404_is_a_refusal_like_any_other(self, server, signed_in):
+    @pytest.mark.parametrize("fresh", [(503, ""), (200, {"issuer": "I", "token_endpoint": "I/old"})])
+    def test_where_fresh_metadata_know_no_better_a_404_is_a_refusal_like_any_other(self, server, signed_in, fresh):
         before = dict(held(signed_in), metadata={"issuer": server.issuer, "token_endpoint": server.issuer + "/old"})
         change(signed_in, **before)
-        server.script["/.well-known/openid-configuration"] = [(503, "")]
+        server.script["/.well-known/openid-configuration"] = [
+            json.loads(json.dumps(fresh).replace('"I', '"' + server.issuer))]
         code, said = failure(signed_in.refresh)
         assert code == 3 and said.startswith("the sign-in cannot be refreshed (not_found); run: ")
         assert held(signed_in) == before and len(server.asked("/old")) == 1
+
+    def test_metadata_are_fetched_anew_once_and_no_more(self, server, signed_in):
+        change(signed_in, metadata=dict(held(signed_in)["metadata"], device_authorization_endpoint=""))
+        server.script["/device_authorization"] = [(404, "")]
+        assert "does not offer the device flow to this client (404)" in failure(client_of(server).login, "device")[1]
+        assert sorted(path[:20] for _, path, _, _ in server.requests) == [
+            "/.well-known/oauth-a", "/.well-known/openid-", "/device_authorizatio"]
 
     @pytest.mark.parametrize("name, flow", [("device_authorization_endpoint", "device"), ("issuer", "device"),
                                             ("authorization_endpoint", "browser"), ("issuer", "browser")])
@@ -1214,9 +1231,10 @@ class TestFlows:
 
     def test_after_nobody_came_back_the_address_is_looked_up_anew(self, server, signed_in):
         metadata, client = held(signed_in)["metadata"], client_of(server, visit=fetch)
-        change(signed_in, metadata={**metadata, "authorization_endpoint": server.issuer + "/old"})
-        client.terminal.visit = fetch
-        assert failure(client.login, "browser", timeout=0.2)[0] == 4 and held(signed_in)["metadata"] == {}
+        change(signed_in, metadata={**metadata, "authorization_endpoint": server.issuer + "/old",
+                                    "device_authorization_endpoint": ""})
+        code, said = failure(client.login, "browser", timeout=0.2)
+        assert code == 4 and said.endswith(" for client demo at the provider") and held(signed_in)["metadata"] == {}
         client_of(server).login("browser")
         assert held(signed_in)["metadata"] == metadata
 
@@ -1332,6 +1350,7 @@ class TestFlows:
         ((400, {"error": "authorization_declined"}), 300, 1, "the sign-in was denied: "),
         ((400, {"error": "expired_token"}), 300, 3, "the code ran out or was used already (expired_token); "),
         ((200, {"error": "incorrect_device_code"}), 300, 3, "the code ran out or was used already (incorrect_device_"),
+        ((400, {"status": 400, "message": "invalid device code"}), 300, 3, "the code ran out or was used already (inv"),
         ((400, {"error": "invalid_scope"}), 300, 1, "http://127.0.0.1:"),
         (PENDING, 300, 3, "the code ran out before it was entered; run: cliauth login --device"),
         (PENDING, 12, 4, "nobody signed in within 12 s; run: cliauth login --device")])
@@ -1341,18 +1360,29 @@ class TestFlows:
         assert (status, text[:len(said)]) == (code, said) and sum(clock.sleeps) <= min(30, timeout)
 
     @pytest.mark.parametrize("answer", [(401, ""), (403, ""), (404, "<html>"), (422, {}), None, (
-        400, {"error": "unauthorized_client"}), (400, {"error": "device_flow_disabled"})])
+        400, {"error": "unauthorized_client"}), (400, {"error": "device_flow_disabled"}), (
+        401, {"error": "invalid_client"})])
     def test_where_no_device_flow_is_offered_auto_moves_on_and_an_explicit_one_fails(self, server, typing, answer):
         server.script["/device_authorization"] = [answer, answer]
         if not answer:
             server.extra["/.well-known/openid-configuration"] = {"device_authorization_endpoint": None}
         client = client_of(server, terminal=typing(lambda url: [decide(server, url)]))
         code, said = failure(client.login, "device")
-        assert code == 1 and said.endswith("; try --flow browser or paste")
+        perhaps = "check the client secret, or " if "invalid_client" in str(answer) else ""
+        assert code == 1 and said.endswith("; %stry --flow browser or paste" % perhaps)
         client.terminal.tty = True
         client.login("auto")
         why = said.split(";")[0]
         assert "Signing in by paste: %s. For another way: --flow browser.\n" % why in client.terminal.text
+
+    def test_where_other_flows_would_need_a_secret_auto_is_the_device_flow_or_nothing(self, server, monkeypatch):
+        monkeypatch.setitem(cliauth.PROVIDERS, "github", {"issuer": server.issuer, "without_secret": "device"})
+        server.script["/device_authorization"] = [(400, {"error": "device_flow_disabled"})]
+        client = Client(provider="github", client_id="demo", terminal=Played(fetch))
+        code, said = failure(client.login)
+        assert code == 1 and "does not offer the device flow to this client (device_flow_disabled)" in said
+        assert client.terminal.text == ("Signing in by device: the other flows need a client secret at this provider. "
+                                        "For another way: --flow browser or paste.\n")
 
     @pytest.mark.parametrize("name", ["verification_uri", "verification_uri_complete"])
     @pytest.mark.parametrize("address", ["http://id.example.com/device", "javascript:alert(1)", "https://a\\@127.0.0.1"])
@@ -1803,7 +1833,7 @@ class TestClient:
                 server.issuer, cliauth.when(clock.now + 3600)),
             "Not granted: email. The provider decides; what usually helps: --param prompt=consent.",
             "No refresh token came, so you will be asked to sign in again. What usually helps: --param prompt=consent, "
-            "or --param access_type=offline.", ""]
+            "--param access_type=offline, or to allow it for the client.", ""]
 
     def test_status_tells_everything_but_secrets_and_asks_nobody(self, server, clock, signed_in):
         change(signed_in, token=dict(
@@ -1856,6 +1886,11 @@ class TestClient:
         assert held(signed_in)["token"] == {} and held(signed_in)["settings"]["client_id"] == "demo"
         signed_in.logout(forget=True)
         assert cliauth.profile_names() == []
+
+    def test_logout_looks_for_the_revocation_endpoint_where_no_metadata_were_kept(self, server, signed_in):
+        change(signed_in, metadata={})
+        signed_in.logout()
+        assert len(server.asked("/revocation")) == 2
 
     def test_a_token_that_lives_is_printed_without_the_heavy_modules(self, signed_in):
         code = ("import sys; sys.path.insert(0, %r); import cliauth; code = cliauth.main(['token']); sys.exit(code or "
@@ -2030,6 +2065,17 @@ SYSTEMS = {
         issuer="https://hydra.example.com", token={"token_type": "bearer", "expires_in": 3599}, lives=3599,
         endpoints={"authorization": "/oauth2/auth", "token": "/oauth2/token", "userinfo": "/userinfo",
                    "revocation": "/oauth2/revoke"}),
+    "glewlwyd": dict(  # says nothing at all when it refuses; when it answered is in its answer
+        login="--issuer https://glewlwyd.example.com/api/oidc --client-id ID --scope 'openid email'", kept=True,
+        issuer="https://glewlwyd.example.com/api/oidc", token={"token_type": "bearer", "iat": 1795244678},
+        endpoints={"authorization": "/api/oidc/auth", "token": "/api/oidc/token", "userinfo": "/api/oidc/userinfo",
+                   "revocation": "/api/oidc/revoke"}, dead=(400, "")),
+    "Django OAuth Toolkit": dict(  # two metadata documents, each with endpoints of its own
+        login="--issuer https://django.example.com/o --client-id ID --scope 'openid email'",
+        issuer="https://django.example.com/o", metadata={"revocation_endpoint": None},
+        rfc8414={"userinfo_endpoint": None}, dead=(400, {"error": "invalid_grant"}),
+        endpoints={"authorization": "/o/authorize/", "token": "/o/token/", "userinfo": "/o/userinfo/",
+                   "revocation": "/o/revoke_token/"}),
     "FusionAuth": dict(
         flows=["browser", "device"],
         login="--issuer https://acme.fusionauth.io --client-id ID --scope 'openid offline_access'",
@@ -2096,7 +2142,7 @@ SYSTEMS = {
         flows=["browser", "device"], login="--provider huggingface --client-id ID", issuer="https://huggingface.co",
         endpoints={"authorization": "/oauth/authorize", "token": "/oauth/token", "userinfo": "/oauth/userinfo",
                    "device_authorization": "/oauth/device"}, rfc8414={},
-        token={"token_type": "bearer", "expires_in": 28800}, lives=28800),
+        token={"token_type": "bearer", "expires_in": 28800}, lives=28800, asks={"scope": "openid profile"}),
     "Supabase": dict(  # error codes in a place of its own; the redirect URI is compared to the last letter
         login="--issuer https://abc.supabase.co/auth/v1 --client-id ID --redirect-uri http://localhost:6363/callback "
               "--scope 'openid email'", redirect_uri=r"http://localhost:\d+/callback",
@@ -2117,13 +2163,15 @@ SYSTEMS = {
         login="--authorization-endpoint https://slack.com/oauth/v2/authorize --client-id ID --scope commands "
               "--token-endpoint https://slack.com/api/oauth.v2.access --client-auth post",
         endpoints={"authorization": "/oauth/v2/authorize", "token": "/api/oauth.v2.access"}, client_auth="post",
-        token=dict(PLAIN, ok=True, expires_in=None, token_type="bot", authed_user={"id": "U1"}), account=None,
+        token=dict(PLAIN, ok=True, expires_in=None, token_type="bot", authed_user={"id": "U1", "access_token": "xoxp"}),
+        account=None,
         lives=None,
         extra={"authed_user": {"id": "U1"}}, dead=None),
     "Atlassian": dict(  # no public clients; audience and prompt are wanted; a dead refresh token is a 403
         login="--provider atlassian --client-id ID", client_auth="post", redirect_uri=r"http://localhost:\d+/callback",
         endpoints={"authorization": "/authorize", "token": "/oauth/token", "userinfo": "/me",
-                   "revocation": "/oauth/revoke"}, asks={"audience": "api.atlassian.com", "prompt": "consent"},
+                   "revocation": "/oauth/revoke"},
+        asks={"audience": "api.atlassian.com", "prompt": "consent", "scope": "read:me offline_access"},
         token={"id_token": None}, account=None,
         dead=(403, {"error": "unauthorized_client", "error_description": "refresh_token is invalid"})),
     "Dropbox": dict(  # no redirect URI: the page shows a code; a refresh answers neither scope nor refresh token
@@ -2308,14 +2356,18 @@ def test_a_person_signs_in_stays_signed_in_and_signs_out(name, flow, clock, typi
         facts = client.status()
         assert facts["account"] == row["account"]
         assert (facts["expires_at"] and facts["expires_at"] - clock.now) == row["lives"]
-        assert facts["flow"] == (row["chosen"] or flow) and {**facts["extra"], **row["extra"]} == facts["extra"]
+        assert facts["flow"] == (row["chosen"] or flow) and "{" not in str(facts["issuer"])
+        assert {**facts["extra"], **row["extra"]} == facts["extra"] and not {"iat", "issued_at", "created_at"} & set(facts["extra"])
+        places = [held(client)["settings"].get(each) for each in ("issuer", "provider", "token_endpoint")]
+        assert re.search(" at %s, (organization org_01EXAMPLE, method GoogleOAuth, )?until " % re.escape(
+            next(filter(None, places))), client.terminal.text)
         assert not re.search("Not granted|No refresh token came|[+]", client.terminal.text)  # a scope's blank is %20
-        assert client.access_token() == held(client)["token"]["access_token"]
+        assert client.access_token() == held(client)["token"]["access_token"] in provider.access
         if "userinfo" in row["endpoints"]:
             assert client.userinfo()["sub"] == "ada"
 
         if not row["dead"]:
-            assert failure(client.refresh)[0] == 3
+            assert failure(client.refresh)[1].startswith("the token cannot be refreshed; run: ")
         for _ in range(2 if row["dead"] else 0):
             before, asked = held(client)["token"], len(provider.requests)
             client.refresh()
@@ -2606,13 +2658,17 @@ class TestCommandLine:
     @pytest.mark.parametrize("answers, code, out, said", [
         ([(404, "gone")], 1, "gone", "cliauth: HTTP 404 Not Found\n"), ([(401, "one"), (200, "two")], 0, "two", ""),
         ([(401, "one"), (401, "two")], 1, "two", "cliauth: HTTP 401 Unauthorized\n"),
+        ([(401, "")], 1, "", "cliauth: HTTP 401 Unauthorized; run: cliauth login --profile 127.0.0.1"),
         ([(503, "")], 4, "", "cliauth: HTTP 503 Service Unavailable\n"),
         ([(302, "", {"Location": "https://b.example/\x1b"})], 0, "",
          "cliauth: HTTP 302 Found, Location: https://b.example/\\x1b\n"),
         ([(200, "cut", {"Content-Length": "9"})], 4, "cut", "cliauth: the answer was cut short; try again\n")])
     def test_request_tells_what_became_of_it(self, server, signed_in, cli, answers, code, out, said):
         server.script["/api"] = list(answers)
-        assert cli("request", server.issuer + "/api") == (code, out, said)
+        if "login" in said:  # as it says where nothing can be refreshed
+            change(signed_in, token={"access_token": "at-1"})
+        status, body, words = cli("request", server.issuer + "/api")
+        assert (status, body, words[:len(said)] if "login" in said else words) == (code, out, said)
         tokens = [headers["Authorization"] for _, path, _, headers in server.requests if path == "/api"]
         assert len(set(tokens)) == len(tokens) == len(answers) == 1 + len(server.asked("/token"))
 

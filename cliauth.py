@@ -1319,7 +1319,9 @@ class Server:
                 if answer.status != 200:  # (§2.1), so that Google knows it no more; and Cognito takes no access token
                     read_answer(answer)
         except AuthError as error:
-            return f"the tokens were forgotten here, but could not be revoked: {error}"
+            hushed = getattr(error, "status", 0) == 401 and not self.settings.get("client_secret")  # glewlwyd, canaille
+            why = "the provider does it for clients with a secret alone" if hushed else error
+            return f"the tokens were forgotten here, but could not be revoked: {why}"
         return ""
 
     def userinfo(self, token: "Json") -> "Json":
@@ -2200,9 +2202,10 @@ class Client:
             flow = "client-credentials"
         try:
             SignIn(server, self.terminal, timeout, open_browser, keep).run(flow)
-        except Unreachable:
-            if server.kept:  # where an authorization endpoint has moved to, only the person sees
-                self.relearn({})
+        except AuthError as error:  # where an authorization endpoint has moved to, only the person sees
+            metadata = {} if server.kept and isinstance(error, Unreachable) else server.metadata
+            if stored["metadata"] not in ({}, metadata):
+                self.relearn(metadata)
             raise
         finally:
             self.terminal.wipe()

@@ -1238,6 +1238,13 @@ class TestFlows:
         client_of(server).login("browser")
         assert held(signed_in)["metadata"] == metadata
 
+    def test_what_a_failed_sign_in_learned_is_kept_too(self, server, signed_in):
+        fresh, before = held(signed_in)["metadata"], held(signed_in)["token"]
+        change(signed_in, metadata={**fresh, "pushed_authorization_request_endpoint": server.issuer + "/gone"})
+        assert failure(client_of(server).login, "browser")[0] == 1
+        assert held(signed_in)["metadata"] == fresh and held(signed_in)["token"] == before
+        client_of(server).login("browser")
+
     def test_without_metadata_the_endpoints_given_do_and_a_network_error_ends_it(self, server):
         server.script["/token"] = [(200, TOKEN)]
         Client(server.issuer + "/t/1", "ci", token_endpoint=server.issuer + "/token").login("client-credentials")
@@ -1872,6 +1879,8 @@ class TestClient:
         ([(200, ""), (400, {"error": "unsupported_token_type"})], ["refresh_token", "access_token"], "."),
         ([(503, "")], ["refresh_token", "access_token"],
          "; the tokens were forgotten here, but could not be revoked: I/revocation "),
+        ([(401, "")], ["refresh_token", "access_token"], "; the tokens were forgotten here, but could not be revoked: "
+         "the provider does it for clients with a secret alone."),
         (None, [], "; the provider has no revocation endpoint, so the tokens were only forgotten here.")])
     def test_logout_revokes_as_well_as_can_be_and_forgets_in_any_case(self, server, signed_in, answers, revoked, said):
         server.script["/revocation"], token = answers, held(signed_in)["token"]
@@ -2357,7 +2366,8 @@ def test_a_person_signs_in_stays_signed_in_and_signs_out(name, flow, clock, typi
         assert facts["account"] == row["account"]
         assert (facts["expires_at"] and facts["expires_at"] - clock.now) == row["lives"]
         assert facts["flow"] == (row["chosen"] or flow) and "{" not in str(facts["issuer"])
-        assert {**facts["extra"], **row["extra"]} == facts["extra"] and not {"iat", "issued_at", "created_at"} & set(facts["extra"])
+        assert {**facts["extra"], **row["extra"]} == facts["extra"]
+        assert not {"iat", "issued_at", "created_at"} & set(facts["extra"])
         places = [held(client)["settings"].get(each) for each in ("issuer", "provider", "token_endpoint")]
         assert re.search(" at %s, (organization org_01EXAMPLE, method GoogleOAuth, )?until " % re.escape(
             next(filter(None, places))), client.terminal.text)

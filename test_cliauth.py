@@ -2410,6 +2410,26 @@ def test_a_person_signs_in_stays_signed_in_and_signs_out(name, flow, clock, typi
         assert not hints or provider.families[token["refresh_token"]]["newest"] == ""
 
 
+def test_organizations_are_profiles_to_switch_between_and_to_sign_in_to_by_name(monkeypatch, cli):
+    row = dict(SYSTEMS["WorkOS AuthKit"], asks={"provider": "authkit"})
+    with Provider(row) as provider:
+        monkeypatch.setattr(cliauth, "PROVIDERS", json.loads(loopback(json.dumps(cliauth.PROVIDERS), provider.site)))
+        monkeypatch.setattr(Terminal, "browser", lambda self: (["person"], "a browser is there"))
+        monkeypatch.setattr(Terminal, "open_browser", lambda self, argv, url: setattr(
+            self, "visited", cliauth.Background(lambda: fetch(provider.visit(url)))))
+        for name, organization in (("acme", "org_1"), ("globex", "org_2")):
+            provider.row["token"]["organization_id"] = organization
+            code, _, err = cli("login", "--profile", name, "--provider", "workos", "--client-id", "ID",
+                               "--param", "organization_id=" + organization)
+            assert code == 0 and ", organization %s, method GoogleOAuth, until " % organization in err
+        tokens = [cli("token", "--profile", name)[1] for name in ("acme", "globex")]
+        assert cli("list")[1] == "  acme  ada@example.com\n* globex  ada@example.com\n" and cli("token")[1] == tokens[1]
+        assert cli("switch", "acme")[0] == 0 and cli("token")[1] == tokens[0] != tokens[1]
+        assert re.search("organization_id +org_1\n", cli("status")[1]) and cli("logout")[0] == 0
+        assert (cli("token")[0], cli("token", "--profile", "globex")[1]) == (3, tokens[1])
+        assert cli("login")[0] == 0 and provider.asked("/authorization")[-1]["organization_id"] == "org_1"
+
+
 def test_the_readme_has_the_command_line_of_the_five_that_this_was_begun_for():
     with open(os.path.join(HERE, "README.md"), encoding="utf-8") as file:
         readme = re.sub(r"\\\n +", "", file.read())

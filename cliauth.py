@@ -604,7 +604,8 @@ def id_token_faults(header: "Json", claims: "Json", token: "Json", settings: "Js
     if exp is None or iat is None:
         yield "it has no exp or no iat"
     elif iat > now + CLOCK_LEEWAY or exp < now - CLOCK_LEEWAY:
-        yield f"this machine's clock is {abs(now - iat):.0f} s off; set it"
+        off = abs(now - iat)
+        yield f"this machine's clock is {off:.0f} s off; set it" if off > CLOCK_LEEWAY else "it has expired already"
     max_age, auth_time = number(settings.get("param", {}).get("max_age")), number(claims.get("auth_time"))
     if max_age is not None and (auth_time is None or now - auth_time > max_age + CLOCK_LEEWAY):
         yield "the person signed in longer ago than max_age allows"
@@ -1223,14 +1224,14 @@ class Server:
         """In the server's own spelling where it is known: that is what the ID token carries."""
         return str(self.metadata.get("issuer") or self.settings.get("issuer") or "")
 
-    def discover(self) -> None:
+    def discover(self, timeout: float = HTTP_TIMEOUT) -> None:
         """Asks both well-known addresses at once and merges what they say; OpenID Connect's wins."""
         issuer, self.kept = self.settings.get("issuer", ""), False
         if not issuer:
             return
-        asked = [Background(lambda url=url: self.http.send("GET", url))  # type: ignore[misc]
+        asked = [Background(lambda url=url: self.http.send("GET", url, timeout=timeout))  # type: ignore[misc]
                  for url in discovery_addresses(issuer)]
-        answers = [each.result(HTTP_TIMEOUT + 1) for each in asked]
+        answers = [each.result(timeout + 1) for each in asked]
         documents = [answer.members() if answer.status == 200 else None for answer in answers]
         found = read_metadata(issuer, documents)
         if found or self.settings.get("token_endpoint"):
@@ -1241,7 +1242,8 @@ class Server:
             raise InvalidResponse(f"the metadata of {issuer} is that of {others[0]}; "
                                   "if you trust that one, name it as --issuer, or name the endpoints")
         statuses = " and ".join(f"{answer.url} (HTTP {answer.status})" for answer in answers)
-        failure = Unreachable if any(answer.status >= 500 for answer in answers) else InvalidResponse
+        later = any(answer.status == 429 or answer.status >= 500 for answer in answers)
+        failure = Unreachable if later else InvalidResponse
         raise failure(f"no metadata at {statuses}; check --issuer, or name the endpoints with --authorization-endpoint "
                       "and --token-endpoint")
 
@@ -1298,8 +1300,10 @@ class Server:
         With PAR (RFC 9126) the request goes ahead of it, and out of sight of `ps`; Keycloak keeps it for a minute.
         """
         seconds = None
-        if self.endpoint("pushed_authorization_request_endpoint"):
-            answer = read_answer(self.post("pushed_authorization_request_endpoint", request, timeout))
+        name = "pushed_authorization_request_endpoint"
+        pushed = self.post(name, request, timeout) if self.endpoint(name) else None
+        if pushed and self.endpoint(name):  # after a 404, fresh metadata may know it no more
+            answer = read_answer(pushed)
             if not printable(answer.get("request_uri")):
                 raise InvalidResponse("the pushed authorization response has no request_uri; ask the provider")
             request = {"client_id": request["client_id"], "request_uri": answer["request_uri"]}
@@ -1315,8 +1319,8 @@ class Server:
                 return "the provider has no revocation endpoint, so the tokens were only forgotten here"
             answers = [self.post("revocation_endpoint", {"token": token[name], "token_type_hint": name}, 10)
                        for name in ("refresh_token", "access_token") if token.get(name)]
-            for answer in answers[:1]:  # what becomes of the other is of no account: the refresh token takes it along
-                if answer.status != 200:  # (§2.1), so that Google knows it no more; and Cognito takes no access token
+            for answer in answers[:1]:  # the refresh token takes the other along (§2.1); Cognito takes no other
+                if answer.status // 100 != 2 and error_code(answer.members() or {}) != "invalid_token":
                     read_answer(answer)
         except AuthError as error:
             hushed = getattr(error, "status", 0) == 401 and not self.settings.get("client_secret")  # glewlwyd, canaille
@@ -1372,14 +1376,14 @@ class SignIn:
             reason = f"{ci} is set" if ci else f"{self.reason}, and stderr is no terminal"
             raise LoginRequired(f"nobody can sign in here: {reason}; use --flow client-credentials, or ask for --flow "
                                 "device, paste or browser")
-        if not self.server.metadata:
-            self.server.discover()
         flows = {"browser": lambda: self.authorize(self.listen(), self.argv), "device": self.device,
                  "paste": lambda: self.authorize(None, []), "client-credentials": self.client_credentials}
-        if flow != "client-credentials" and "openid" in words(self.server.metadata.get("scopes_supported")):
-            self.settings.setdefault("scope", "openid")  # most providers refuse to do anything without a scope
         if flow not in flows and flow != "auto":
             raise UsageError(f"there is no flow {visible(flow, 40)}; there are auto, {', '.join(flows)}")
+        if not self.server.metadata:
+            self.server.discover(min(max(self.left(), 1), HTTP_TIMEOUT))
+        if flow != "client-credentials" and "openid" in words(self.server.metadata.get("scopes_supported")):
+            self.settings.setdefault("scope", "openid")  # most providers refuse to do anything without a scope
         if flow != "auto":
             return flows[flow]()
         for tried, name in enumerate(self.order, 1):
@@ -1515,7 +1519,7 @@ class SignIn:
 
     def poll(self, device: "Json") -> "Json":
         """The token response, at the first poll after the approval; never two polls within an interval."""
-        interval, end = device["interval"], min(self.end, time.monotonic() + device["expires_in"])
+        interval, end, last = device["interval"], min(self.end, time.monotonic() + device["expires_in"]), ""
         request = {"grant_type": "urn:ietf:params:oauth:grant-type:device_code", "device_code": device["device_code"],
                    "resource": self.settings.get("resource")}
         while time.monotonic() + interval < end:
@@ -1524,13 +1528,12 @@ class SignIn:
                 timeout = min(HTTP_TIMEOUT, end - time.monotonic())
                 return read_answer(self.server.post("token_endpoint", request, timeout))
             except ErrorResponse as no:
-                interval = next_poll(no, interval)
+                interval, last = next_poll(no, interval), f" ({no})" if no.passing else ""
             except (Unreachable, InvalidResponse) as error:  # RFC 8628 §3.5: more slowly
-                self.terminal.trace(str(error))
-                interval = min(interval * 2, 60)
+                interval, last = min(interval * 2, 60), f" ({error})"
         if end < self.end:
             raise LoginRequired(f"the code ran out before it was entered; run: {COMMAND} login --device")
-        raise Unreachable(f"nobody signed in within {self.timeout:g} s; run: {COMMAND} login --device")
+        raise Unreachable(f"nobody signed in within {self.timeout:g} s{last}; run: {COMMAND} login --device")
 
     def pause(self, seconds: float, end: float) -> None:
         until = time.monotonic() + seconds
@@ -1766,7 +1769,10 @@ class TokenFile:
                 time.sleep(0.02)
         if os.name == "nt":
             return None
-        folder = os.open(os.path.dirname(os.path.abspath(self.path)), os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            folder = os.open(os.path.dirname(os.path.abspath(self.path)), os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:  # a folder that can be written, but not read
+            return None
         try:
             os.fsync(folder)
         except OSError:
@@ -1839,14 +1845,17 @@ def same(one: "Any", other: "Any") -> bool:
 
 
 def overlay(lower: "Json", upper: "Json") -> "Json":
-    """Settings over settings. Another server leaves nothing of the first one's, another client none of its secrets."""
+    """Settings over settings, one --param by another. Another server leaves nothing that was meant for the first one,
+    another client none of its secrets."""
     gone: "Tuple[str, ...]" = ()
     if any(lower.get(name) for name in PLACES) and any(
             upper.get(name) and not same(upper[name], lower.get(name)) for name in PLACES):
-        gone = SERVER + CREDENTIALS
+        gone = SERVER + CREDENTIALS + ("audience", "param", "resource")
     elif lower.get("client_id") and upper.get("client_id", lower["client_id"]) != lower["client_id"]:
         gone = CREDENTIALS
-    return {**{name: value for name, value in lower.items() if name not in gone}, **upper}
+    kept = {name: value for name, value in lower.items() if name not in gone}
+    param = {**kept.get("param", {}), **upper.get("param", {})}
+    return {**kept, **upper, **({"param": param} if param else {})}
 
 
 def with_provider(settings: "Json") -> "Json":
@@ -1860,7 +1869,7 @@ def with_provider(settings: "Json") -> "Json":
     row = dict(PROVIDERS[name])
     site = row.pop("site", "") or row["issuer"]
     if settings.get("issuer") and not same(settings["issuer"], site):  # what lies elsewhere belongs to the row's site
-        site, row = settings["issuer"], {key: value for key, value in row.items() if "://" not in str(value)}
+        site, row = settings["issuer"], {key: value for key, value in row.items() if str(value)[:8] != "https://"}
     row.update((key, site.rstrip("/") + value) for key, value in row.items() if str(value).startswith("/"))
     if settings.get("client_secret"):
         row.pop("without_secret", None)
@@ -2075,6 +2084,8 @@ class Client:
             record = self.read()
             if not alive(record, min_ttl, name):
                 record = self.renew(record)
+                if name == "id_token" and record["token"].get(name) and not alive(record, 0, name):
+                    raise LoginRequired(f"the ID token has expired, and a refresh brings no other; {self.hint()}")
         except AuthError as error:
             if record is not NEW:  # an answer that cannot be trusted may have cost all that was there
                 record = self.locate().read() or NEW
@@ -2267,18 +2278,17 @@ class Client:
             known = None
         if known is None:
             return self.terminal.note("Nobody was signed in.")
-        with file.locked():
+        with file.locked(), file.staged() as save:  # that it can be saved is known before anything is revoked
             record = file.read() or NEW
             settings = self.settle(record["settings"])
             if record["token"]:
                 server = Server(settings, record["metadata"], self.http(settings))
                 trouble, record["metadata"] = server.revoke(record["token"]), server.metadata
                 self.terminal.note(f"Signed out of {place_of(settings)}{'; ' if trouble else ''}{trouble}.")
+            if not forget:
+                return save(dump_json({**record, "token": {}, "scope": "", "expires_at": None}))
             with file.writing():
-                if forget:
-                    os.unlink(file.path)
-                else:
-                    file.store({**record, "token": {}, "scope": "", "expires_at": None})
+                os.unlink(file.path)
         return None
 
 
@@ -2619,6 +2629,7 @@ def command_status(client: Client, args: "argparse.Namespace") -> int:
         raise client.nobody()
     else:
         until = when(facts["expires_at"]) + (", then refreshed" if facts["refreshable"] else "")
+        facts["issuer"] = facts["issuer"] or place_of(client.read()["settings"])
         rows = {**{name: facts[name] for name in ("profile", "account", "issuer", "client_id", "flow", "scope")},
                 "until": until, **facts["extra"]}
         out("".join(f"{visible(name, 40):21} {visible(value if isinstance(value, str) else json.dumps(value))}\n"

@@ -484,6 +484,7 @@ class TestProtocol:
         ("trusted: it has no exp or no iat", [{"exp": None}, {"iat": "now"}]),
         ("trusted: this machine's clock is 121 s off; set it", [{"iat": NOW + 121}]),
         ("trusted: this machine's clock is 900 s off; set it", [{"iat": NOW - 900, "exp": NOW - 121}]),
+        ("trusted: it has expired already", [{"exp": NOW - 200}]),
         ("trusted: its nonce belongs to another sign-in", [{"nonce": "x"}, {"nonce": None}]),
         ("trusted: at_hash belongs to another access token", [{"at_hash": "77"}, {"at_hash": 5, "ALG": "EdDSA"}]),
         ("trusted: the person signed in longer ago than max_age allows", [
@@ -1171,7 +1172,8 @@ class TestFlows:
         ((200, {"issuer": "https://b.example"}), (404, ""), [1, "the metadata of I is that of https://b.example; "]),
         ((404, ""), (404, ""), [1, "no metadata at I/.well-known/openid-configuration (HTTP 404) and I/.well-known/"
                                 "oauth-authorization-server (HTTP 404); check --issuer, or name the endpoints with "]),
-        ((503, ""), (404, ""), [4, "no metadata at I/.well-known/openid-configuration (HTTP 503) and "])])
+        ((503, ""), (404, ""), [4, "no metadata at I/.well-known/openid-configuration (HTTP 503) and "]),
+        ((429, ""), (404, ""), [4, "no metadata at I/.well-known/openid-configuration (HTTP 429) and "])])
     def test_discovery_merges_what_the_two_addresses_say_of_this_issuer(self, server, openid, rfc8414, outcome):
         openid, rfc8414, outcome = json.loads(re.sub(r"\bI\b", server.issuer, json.dumps([openid, rfc8414, outcome])))
         server.script = {"/.well-known/openid-configuration": [openid], "/token": [(200, TOKEN)],
@@ -1238,12 +1240,18 @@ class TestFlows:
         client_of(server).login("browser")
         assert held(signed_in)["metadata"] == metadata
 
-    def test_what_a_failed_sign_in_learned_is_kept_too(self, server, signed_in):
+    def test_what_a_failed_sign_in_learned_is_kept_too(self, server, clock, signed_in):
         fresh, before = held(signed_in)["metadata"], held(signed_in)["token"]
-        change(signed_in, metadata={**fresh, "pushed_authorization_request_endpoint": server.issuer + "/gone"})
-        assert failure(client_of(server).login, "browser")[0] == 1
+        change(signed_in, metadata={**fresh, "device_authorization_endpoint": server.issuer + "/old"})
+        server.script["/token"] = [(400, {"error": "access_denied"})]
+        assert failure(client_of(server).login, "device")[0] == 1
         assert held(signed_in)["metadata"] == fresh and held(signed_in)["token"] == before
+
+    def test_where_par_is_no_longer_offered_the_sign_in_goes_on_without(self, server, signed_in):
+        fresh = held(signed_in)["metadata"]
+        change(signed_in, metadata={**fresh, "pushed_authorization_request_endpoint": server.issuer + "/gone"})
         client_of(server).login("browser")
+        assert held(signed_in)["metadata"] == fresh and len(server.asked("/gone")) == 1
 
     def test_without_metadata_the_endpoints_given_do_and_a_network_error_ends_it(self, server):
         server.script["/token"] = [(200, TOKEN)]
@@ -1360,7 +1368,9 @@ class TestFlows:
         ((400, {"status": 400, "message": "invalid device code"}), 300, 3, "the code ran out or was used already (inv"),
         ((400, {"error": "invalid_scope"}), 300, 1, "http://127.0.0.1:"),
         (PENDING, 300, 3, "the code ran out before it was entered; run: cliauth login --device"),
-        (PENDING, 12, 4, "nobody signed in within 12 s; run: cliauth login --device")])
+        (PENDING, 12, 4, "nobody signed in within 12 s; run: cliauth login --device"),
+        ((503, ""), 12, 4, "nobody signed in within 12 s (http://127.0.0.1:"),
+        ((200, "<html>"), 12, 4, "nobody signed in within 12 s (http://127.0.0.1:")])
     def test_a_device_code_is_given_up_for_a_reason(self, server, clock, answer, timeout, code, said):
         server.extra["/device_authorization"], server.script["/token"] = {"interval": 5, "expires_in": 30}, [answer] * 9
         status, text = failure(Client(server.issuer, "demo", terminal=Played()).login, "device", timeout)
@@ -1701,6 +1711,14 @@ class TestClient:
         assert signed_in.access_token() == before["token"]["access_token"]
         assert failure(signed_in.refresh)[0] == code and held(signed_in) == before and len(server.asked("/token")) == 2
 
+    def test_an_id_token_that_has_ended_and_is_not_renewed_needs_a_person(self, server, signed_in, cli, person):
+        change(signed_in, token=dict(held(signed_in)["token"], id_token=signed(exp=cliauth.time.time() - 1)))
+        server.script["/token"] = [(200, TOKEN)] * 2
+        status, out, err = cli("token", "--id-token")
+        assert (status, out) == (3, "") and err.startswith("cliauth: the ID token has expired, and a refresh ")
+        status, out, err = cli("token", "--id-token", "--login")
+        assert status == 0 and out.count(".") == 2 and "Signed in as ada" in err
+
     def test_a_sibling_that_was_quicker_counts(self, server, clock, signed_in):
         def sibling(params):  # where locks do not work, it gets between our reading and our asking
             change(signed_in, token=dict(TOKEN, access_token="of-the-sibling"), expires_at=clock.now + 3600)
@@ -1753,6 +1771,16 @@ class TestClient:
         assert first[0] == second[0] == {"grant_type": "client_credentials", "client_id": "demo", "scope": "api",
                                          "audience": "urn:a"}
         assert first[1]["Authorization"] == second[1]["Authorization"] == "Basic ZGVtbzpzM2NyZXQ="  # demo:s3cret
+
+    def test_a_param_lies_over_those_of_the_profile_and_without_a_value_takes_one_away(self, server):
+        server.script["/token"] = [(200, TOKEN)] * 3
+        given = {"organization_id": "o", "a": "b"}
+        Client(server.issuer, "ci", profile="acme", param=given).login("client-credentials")
+        Client(profile="acme", param={"a": "", "prompt": "consent"}).login("client-credentials")
+        sent = {"grant_type": "client_credentials", "client_id": "ci", "organization_id": "o", "prompt": "consent"}
+        assert server.asked("/token")[-1] == sent
+        Client(profile="acme").login()
+        assert server.asked("/token")[-1] == sent
 
     @pytest.mark.parametrize("named, kept", [
         ({"scope": "one"}, True), ({"issuer": "I/"}, True), ({"issuer": "I", "client_id": "other"}, False),
@@ -1879,6 +1907,8 @@ class TestClient:
         ([(200, ""), (400, {"error": "unsupported_token_type"})], ["refresh_token", "access_token"], "."),
         ([(503, "")], ["refresh_token", "access_token"],
          "; the tokens were forgotten here, but could not be revoked: I/revocation "),
+        ([(204, "")], ["refresh_token", "access_token"], "."),
+        ([(400, {"error": "invalid_token"})], ["refresh_token", "access_token"], "."),
         ([(401, "")], ["refresh_token", "access_token"], "; the tokens were forgotten here, but could not be revoked: "
          "the provider does it for clients with a secret alone."),
         (None, [], "; the provider has no revocation endpoint, so the tokens were only forgotten here.")])
@@ -1895,6 +1925,11 @@ class TestClient:
         assert held(signed_in)["token"] == {} and held(signed_in)["settings"]["client_id"] == "demo"
         signed_in.logout(forget=True)
         assert cliauth.profile_names() == []
+
+    def test_nothing_is_revoked_that_could_not_be_forgotten(self, server, signed_in):
+        before = held(signed_in)
+        os.mkdir(signed_in.file.path + ".new")
+        assert failure(signed_in.logout)[0] == 2 and not server.asked("/revocation") and held(signed_in) == before
 
     def test_logout_looks_for_the_revocation_endpoint_where_no_metadata_were_kept(self, server, signed_in):
         change(signed_in, metadata={})
@@ -2018,6 +2053,11 @@ SYSTEMS = {
                 "message": "To sign in, use a web browser to open the page and enter the code."},
         dead=(400, {"error": "interaction_required", "error_description": "AADSTS50076: use multi-factor",
                     "suberror": ""})),
+    "Microsoft Entra ID, one tenant": dict(
+        login="--provider microsoft --issuer https://login.microsoftonline.com/7d2a/v2.0 --client-id ID",
+        issuer="https://login.microsoftonline.com/7d2a/v2.0", redirect_uri=r"http://localhost:\d+",
+        endpoints={"authorization": "/7d2a/oauth2/v2.0/authorize", "token": "/7d2a/oauth2/v2.0/token"},
+        asks={"scope": "openid profile email offline_access"}, token={"scope": "profile openid email"}),
     "Google": dict(  # a secret that is none; a refresh token on request; verification_url; codes with their own status
         flows=["browser", "device"], login="--provider google --client-id ID", client_auth="post",
         issuer="https://accounts.google.com", asks={"access_type": "offline", "prompt": "consent"},
@@ -2599,6 +2639,8 @@ class TestCommandLine:
              "client_id": "demo"}, {"current": False, "profile": "other", "signed_in": False, "account": None,
                                     "issuer": "https://a.example", "client_id": "cli"}]
         assert cli("switch", "acme") == (2, "", "cliauth: there is no profile acme; there are: %s, other\n" % name)
+        change(signed_in, settings={"token_endpoint": "https://a.example/token", "client_id": "demo"}, metadata={})
+        assert cli("status", "--profile", name)[1].split("\n")[2].split() == ["issuer", "https://a.example/token"]
 
     def test_logout_in_the_browser_too_of_all_profiles_and_for_good(self, server, signed_in, cli, monkeypatch):
         opened = []

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Tuple, Union
     Json = Dict[str, Any]
     Reply = Tuple[int, Dict[str, str], bytes]
+    Tell = Callable[[str, str, Json, int], None]
 
 __version__ = "1.0.0"
 __all__ = ["AuthError", "Client", "DemoServer", "ErrorResponse", "InvalidResponse", "LoginRequired", "Unreachable",
@@ -135,10 +136,10 @@ class ErrorResponse(AuthError):
     """The server said no, in the words of RFC 6749 §5.2: `error`, `error_description`, `error_uri`, HTTP `status`."""
 
     def __init__(self, message: str, error: str = "", error_description: str = "", error_uri: str = "",
-                 status: int = 0) -> None:
+                 status: int = 0, retry_after: float = 0) -> None:
         super().__init__(message)
         self.error, self.error_description, self.error_uri, self.status = error, error_description, error_uri, status
-        self.retry_after: float = 0  # seconds, where the server asks for patience
+        self.retry_after = retry_after  # seconds, where the server asks for patience
 
     @property
     def passing(self) -> bool:
@@ -345,8 +346,7 @@ class Response:
 def error_code(answer: "Json") -> str:
     """The error code of a refusal, wherever it stands: Google nests it, WorkOS, Supabase and Databricks rename it."""
     for value in (answer.get(name) for name in ("error", "error_code", "code", "errorCode")):
-        inner = [value.get("code"), value.get("status")] if isinstance(value, dict) else [value]
-        for each in inner:
+        for each in (value.get("code"), value.get("status")) if isinstance(value, dict) else (value,):
             if isinstance(each, str) and each:
                 return each
     message = str(answer.get("message"))  # Twitch: {"status": 400, "message": "invalid device code"}
@@ -394,10 +394,8 @@ def read_answer(response: Response) -> "Json":
     patience = number(answer.get("interval")) or number(response.headers.get("Retry-After")) or 0
     hushed = "client" if status in (401, 403) and "client_id" in response.sent else ""  # glewlwyd, Kanidm
     next_ = advice(code or hushed, status, patience)
-    no = ErrorResponse(f"{response.url} answered {status} {code}".rstrip() + f"{about}; {next_}", code, text,
-                       response.said(answer.get("error_uri")), status)
-    no.retry_after = patience
-    raise no
+    raise ErrorResponse(f"{response.url} answered {status} {code}".rstrip() + f"{about}; {next_}", code, text,
+                        response.said(answer.get("error_uri")), status, patience)
 
 
 def client_authentication(settings: "Json", metadata: "Json", assertion: str = "") -> "Tuple[Dict[str, str], Json]":
@@ -586,8 +584,8 @@ def at_hash_fits(alg: str, access_token: str, at_hash: "Any") -> bool:
     return bool(base64url(digest[:len(digest) // 2]) == at_hash)
 
 
-def id_token_faults(header: "Json", claims: "Json", token: "Json", settings: "Json", issuer: str,
-                    now: float) -> "Iterator[str]":
+def id_token_faults(header: "Json", claims: "Json", token: "Json", settings: "Json", issuer: str, now: float,
+                    nonce: str) -> "Iterator[str]":
     """What OpenID Connect Core 3.1.3.7 finds wrong; over TLS from the token endpoint, the signature may go unread."""
     iss, audience, client_id = str(claims.get("iss")), claims.get("aud"), settings["client_id"]
     audiences = audience if isinstance(audience, list) else [audience]
@@ -611,6 +609,8 @@ def id_token_faults(header: "Json", claims: "Json", token: "Json", settings: "Js
         yield "the person signed in longer ago than max_age allows"
     if "at_hash" in claims and not at_hash_fits(str(header.get("alg")), token["access_token"], claims["at_hash"]):
         yield "at_hash belongs to another access token"
+    if nonce and claims.get("nonce") != nonce:
+        yield "its nonce belongs to another sign-in"
 
 
 def check_id_token(token: "Json", settings: "Json", issuer: str, now: float, nonce: str = "") -> None:
@@ -621,11 +621,9 @@ def check_id_token(token: "Json", settings: "Json", issuer: str, now: float, non
         header, claims = decode_jwt(token["id_token"])
     except ValueError as error:
         raise InvalidResponse(f"the ID token cannot be used: {error}; ask the provider") from None
-    faults = list(id_token_faults(header, claims, token, settings, issuer, now))
-    if nonce and claims.get("nonce") != nonce:
-        faults.append("its nonce belongs to another sign-in")
-    if faults:
-        raise InvalidResponse(f"the ID token cannot be trusted: {faults[0]}")
+    fault = next(id_token_faults(header, claims, token, settings, issuer, now, nonce), "")
+    if fault:
+        raise InvalidResponse(f"the ID token cannot be trusted: {fault}")
 
 
 def discovery_addresses(issuer: str) -> "List[str]":
@@ -649,12 +647,6 @@ def read_metadata(issuer: str, documents: "Iterable[Optional[Json]]") -> "Json":
         except UsageError as error:
             raise InvalidResponse(f"the metadata of {issuer} is not to be trusted: {error}") from None
     return merged
-
-
-def endpoint(settings: "Json", metadata: "Json", name: str) -> str:
-    """The address under that name, else "": by hand, by metadata, with a certificate its alias (RFC 8705 §5)."""
-    aliases = metadata.get("mtls_endpoint_aliases") if settings.get("client_cert") else None
-    return str({**metadata, **(aliases if isinstance(aliases, dict) else {}), **settings}.get(name) or "")
 
 
 def fill(url: str, token: "Json") -> str:
@@ -1049,18 +1041,16 @@ def bind_all(host: str, port: int) -> "List[socket.socket]":
     """Sockets for every address of a redirect URI's host; `localhost` means both, and needs no name resolution."""
     import errno
     found: "List[socket.socket]" = []
-    trouble = OSError(errno.EADDRNOTAVAIL, "no loopback address")
+    trouble = OSError()
     for address in ("127.0.0.1", "::1") if host == "localhost" else (host.strip("[]"),):
         try:
-            found.append(bind(address, port or (found[0].getsockname()[1] if found else 0)))
+            found.append(bind(address, port))
+            port = found[0].getsockname()[1]  # one port for both
         except OSError as error:
             trouble = error
-            if error.errno == errno.EADDRINUSE:  # somebody else would get the callback
-                break
-    else:
-        if found:
-            return found
-    for each in found:
+    if found and trouble.errno != errno.EADDRINUSE:
+        return found
+    for each in found:  # or somebody else would get the callback
         each.close()
     raise trouble
 
@@ -1094,19 +1084,17 @@ class Listener:
         self.ignored: "List[str]" = []
 
     def sources(self) -> "List[socket.socket]":
-        """What to wait for."""
         return self.sockets + list(self.heads)
 
     def step(self, ready: "Iterable[Any]", is_ours: "Callable[[Json], bool]") -> "Optional[Json]":
         """Serves the sockets that are ready; the parameters of the authorization response once it is there."""
         for source in ready:
-            if source in self.heads:
-                params = self.read(source, is_ours)
-                if params:
-                    self.caller = source
-                    return params
-        for source in ready:
-            if source in self.sockets:
+            params = self.read(source, is_ours) if source in self.heads else None
+            if params:
+                self.caller = source
+                return params
+        for source in self.sockets:  # last: a new connection may cost an old one that has something to say
+            if source in ready:
                 self.accept(source)
         return None
 
@@ -1213,12 +1201,15 @@ def read_text(path: str, what: str) -> str:
 class Server:
     """An authorization server as one client sees it."""
 
-    def __init__(self, settings: "Json", metadata: "Json", http: Http) -> None:
-        self.settings, self.metadata, self.http = settings, metadata, http
+    def __init__(self, settings: "Json", metadata: "Json", trace: "Callable[[str], None]") -> None:
+        self.settings, self.metadata, self.http = settings, metadata, Http(settings, trace)
         self.kept = bool(metadata)  # a copy from an earlier sign-in, which may have gone stale
 
     def endpoint(self, name: str) -> str:
-        return endpoint(self.settings, self.metadata, name)
+        """The address under that name, else "": by hand, by metadata, with a certificate its alias (RFC 8705 §5)."""
+        aliases = self.metadata.get("mtls_endpoint_aliases") if self.settings.get("client_cert") else None
+        known = {**self.metadata, **(aliases if isinstance(aliases, dict) else {}), **self.settings}
+        return str(known.get(name) or "")
 
     def issuer(self) -> str:
         """In the server's own spelling where it is known: that is what the ID token carries."""
@@ -1271,9 +1262,15 @@ class Server:
                 raise
             return check()
 
+    def find(self, name: str) -> str:
+        """The endpoint of that name; where nothing is known of the server yet, it is discovered."""
+        if not self.metadata and not self.endpoint(name):
+            self.discover()
+        return self.endpoint(name)
+
     def ask(self, name: str, exchange: "Callable[[str], Response]") -> Response:
         """The answer of the endpoint of that name; where a kept copy leads nowhere, a fresh one may know better."""
-        url = self.endpoint(name)
+        url = self.find(name)
         if not url:
             raise UsageError(f"no {name} is known; name one with login --{name.replace('_', '-')}, or an --issuer")
         answer = exchange(url)
@@ -1283,10 +1280,13 @@ class Server:
 
     def post(self, name: str, params: "Json", timeout: float = HTTP_TIMEOUT) -> Response:
         """Sends the form, with who we are, to the endpoint of that name."""
-        path = self.settings.get("client_assertion_file")  # read afresh: whoever issues the JWT replaces the file
-        assertion = read_text(path, "--client-assertion-file") if path else ""
-        headers, who = client_authentication(self.settings, self.metadata, assertion)
-        return self.ask(name, lambda url: self.http.send("POST", url, {**params, **who}, headers, timeout))
+        def exchange(url: str) -> Response:
+            path = self.settings.get("client_assertion_file")  # read afresh: whoever issues the JWT replaces the file
+            assertion = read_text(path, "--client-assertion-file") if path else ""
+            headers, who = client_authentication(self.settings, self.metadata, assertion)
+            return self.http.send("POST", url, {**params, **who}, headers, timeout)
+
+        return self.ask(name, exchange)
 
     def accept(self, answer: "Json", nonce: str = "") -> "Json":
         """The token response, once it has been checked."""
@@ -1313,9 +1313,7 @@ class Server:
     def revoke(self, token: "Json") -> str:
         """RFC 7009, the refresh token first, as well as it can be done; what went wrong, "" if nothing did."""
         try:
-            if not self.metadata and not self.endpoint("revocation_endpoint"):
-                self.discover()
-            if not self.endpoint("revocation_endpoint"):
+            if not self.find("revocation_endpoint"):
                 return "the provider has no revocation endpoint, so the tokens were only forgotten here"
             answers = [self.post("revocation_endpoint", {"token": token[name], "token_type_hint": name}, 10)
                        for name in ("refresh_token", "access_token") if token.get(name)]
@@ -1564,6 +1562,17 @@ def restrict(target: "Union[int, str]", mode: int) -> None:
         pass
 
 
+def make_folder(folder: str) -> None:
+    """The folder, and those above it that are missing, for their owner alone."""
+    if not os.path.isdir(folder) and folder != os.path.dirname(folder):
+        make_folder(os.path.dirname(folder))
+        try:
+            os.mkdir(folder, 0o700)
+            restrict(folder, 0o700)
+        except FileExistsError:  # a sibling was quicker
+            pass
+
+
 def open_private(path: str, flags: int) -> int:
     """A descriptor for a file that is the owner's alone from the instant it exists, whatever the umask; no links."""
     for name in ("O_CLOEXEC", "O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"):  # those that this system knows
@@ -1637,7 +1646,7 @@ class TokenFile:
     SPARE = 1 << 16  # bytes set aside for the answer to come, beside what is there
 
     def __init__(self, path: str) -> None:
-        self.path = path
+        self.path, self.folder = path, os.path.dirname(os.path.abspath(path))
 
     def unusable(self, why: str) -> UsageError:
         return UsageError(f"the token file {visible(self.path)} cannot be used: {why}; move it away, then run: "
@@ -1688,19 +1697,6 @@ class TokenFile:
             raise UsageError(f"{visible(self.path)} cannot be written: {error.strerror or error}; make room there, or "
                              "name another place with --token-file or CLIAUTH_HOME") from None
 
-    def make_folder(self) -> None:
-        """The folder, and those above it that are missing, for their owner alone."""
-        missing, folder = [], os.path.dirname(os.path.abspath(self.path))
-        while not os.path.isdir(folder) and folder != os.path.dirname(folder):
-            missing.append(folder)
-            folder = os.path.dirname(folder)
-        for folder in reversed(missing):
-            try:
-                os.mkdir(folder, 0o700)
-            except FileExistsError:  # a sibling was quicker
-                continue
-            restrict(folder, 0o700)
-
     @contextmanager
     def locked(self, timeout: float = LOCK_TIMEOUT) -> "Iterator[None]":
         """Alone among threads and processes; Unreachable when whoever holds the lock keeps it."""
@@ -1712,16 +1708,14 @@ class TokenFile:
             raise busy
         try:
             with self.writing():
-                self.make_folder()
-                descriptor = open_private(self.path + ".lock", os.O_RDWR | os.O_CREAT)
-            try:
-                while not lock_now(descriptor):
+                make_folder(self.folder)
+                lock = os.fdopen(open_private(self.path + ".lock", os.O_RDWR | os.O_CREAT), "rb", 0)
+            with lock:  # which its closing ends; the file stays, or two would hold two of them
+                while not lock_now(lock.fileno()):
                     if time.monotonic() > end:
                         raise busy
                     time.sleep(0.03)
                 yield
-            finally:
-                os.close(descriptor)  # and with it the lock; the file stays, or two would hold two of them
         finally:
             mutex.release()
 
@@ -1763,23 +1757,20 @@ class TokenFile:
             except OSError as error:
                 if error.errno == errno.EBUSY:  # a bind mount: it cannot be replaced, only filled
                     with open(temporary, "rb") as new, open(self.path, "r+b") as old:
-                        return write_all(old.fileno(), new.read())
+                        write_all(old.fileno(), new.read())
+                    break
                 if os.name != "nt" or tries == 99:  # on Windows it fails while somebody reads the file
                     raise
                 time.sleep(0.02)
-        if os.name == "nt":
-            return None
-        try:
-            folder = os.open(os.path.dirname(os.path.abspath(self.path)), os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:  # a folder that can be written, but not read
-            return None
-        try:
-            os.fsync(folder)
-        except OSError:
-            pass
-        finally:
-            os.close(folder)
-        return None
+        if os.name != "nt":
+            try:
+                folder = os.open(self.folder, os.O_RDONLY | os.O_CLOEXEC)
+                try:
+                    os.fsync(folder)
+                finally:
+                    os.close(folder)
+            except OSError:  # a folder that can be written, but not read
+                pass
 
     def store(self, record: "Json") -> None:
         with self.staged() as save:
@@ -2120,15 +2111,8 @@ class Client:
         """Gets new tokens now; those that a sibling got in the meantime count. Raises as access_token() does."""
         self.renew(self.read())
 
-    def http(self, settings: "Json") -> Http:
-        return Http(settings, self.terminal.trace)
-
-    def server(self, settings: "Json", metadata: "Json") -> Server:
-        """The server of a profile, discovered if it must be."""
-        server = Server(settings, metadata, self.http(settings))
-        if not server.endpoint("token_endpoint"):
-            server.discover()
-        return server
+    def server(self, record: "Json") -> Server:
+        return Server(self.settle(record["settings"]), record["metadata"], self.terminal.trace)
 
     def renew(self, seen: "Json") -> "Json":
         """1 take the lock, 2 read again: a sibling may have been quicker, 3 take the room for the answer, 4 ask once,
@@ -2139,14 +2123,14 @@ class Client:
         left = (number(seen["expires_at"]) or 0) - time.time() - 1  # while the token lives, it can serve instead
         with file.locked(min(left, LOCK_TIMEOUT) if left > 0 else LOCK_TIMEOUT):
             record = file.read() or NEW
-            token, settings = record["token"], self.settle(record["settings"])
+            token, server = record["token"], self.server(record)
             if alive(record) and token != seen["token"]:
                 return record
-            if not token or not token.get("refresh_token") and settings.get("flow") != "client-credentials":
+            if not token or not token.get("refresh_token") and server.settings.get("flow") != "client-credentials":
                 why = f"the token {'' if alive(record) else 'has expired and '}cannot be refreshed"
                 raise LoginRequired(f"{why if token else 'signed out in the meantime'}; {self.hint()}")
-            server = self.server(settings, record["metadata"])
-            request = renewal_request(settings, token)
+            server.find("token_endpoint")  # now: while signals are held back there is one exchange alone
+            request = renewal_request(server.settings, token)
             with file.staged() as save, signals_held():
                 try:
                     answer = read_answer(server.post("token_endpoint", request))
@@ -2200,7 +2184,7 @@ class Client:
         settings = checked(self.settle(stored["settings"]))
         with file.locked(), file.staged():
             pass  # what cannot be saved is found before a browser opens
-        server = Server(settings, stored["metadata"], self.http(settings))
+        server = Server(settings, stored["metadata"], self.terminal.trace)
 
         def keep(used: str, token: "Json") -> None:
             record = {**NEW, "settings": {**settings, "flow": used}, "metadata": server.metadata}
@@ -2258,7 +2242,7 @@ class Client:
     def userinfo(self) -> "Json":
         """The claims of the userinfo endpoint (OpenID Connect Core 5.3). Raises as access_token() does."""
         record = self.usable()
-        server = self.server(self.settle(record["settings"]), record["metadata"])
+        server = self.server(record)
         try:
             claims = server.userinfo(record["token"])
         except ErrorResponse as no:
@@ -2280,11 +2264,10 @@ class Client:
             return self.terminal.note("Nobody was signed in.")
         with file.locked(), file.staged() as save:  # that it can be saved is known before anything is revoked
             record = file.read() or NEW
-            settings = self.settle(record["settings"])
             if record["token"]:
-                server = Server(settings, record["metadata"], self.http(settings))
+                server = self.server(record)
                 trouble, record["metadata"] = server.revoke(record["token"]), server.metadata
-                self.terminal.note(f"Signed out of {place_of(settings)}{'; ' if trouble else ''}{trouble}.")
+                self.terminal.note(f"Signed out of {place_of(server.settings)}{'; ' if trouble else ''}{trouble}.")
             if not forget:
                 return save(dump_json({**record, "token": {}, "scope": "", "expires_at": None}))
             with file.writing():
@@ -2306,7 +2289,7 @@ def redirect(request: "Json", answer: "Json") -> "Reply":
     return 302, {"Location": with_query(request["redirect_uri"], {**answer, "state": request.get("state")})}, b""
 
 
-def web_server(answer: "Callable[[str, str, Json, Any], Reply]") -> "Any":
+def web_server(answer: "Callable[[str, str, Json, Any], Reply]", tell: "Tell") -> "Any":
     """An HTTP server on a free loopback port; each request gets answer(method, path, parameters, headers)."""
     from http.server import BaseHTTPRequestHandler
     from socketserver import ThreadingTCPServer  # HTTPServer looks up this machine's name, which can take a minute
@@ -2316,7 +2299,9 @@ def web_server(answer: "Callable[[str, str, Json, Any], Reply]") -> "Any":
             path, _, query = self.path.partition("?")
             body = self.rfile.read(int(self.headers["Content-Length"] or 0)).decode("utf-8", "replace")
             try:
-                status, headers, data = answer(self.command, path, parse_form(query or body), self.headers)
+                params = parse_form(query or body)
+                status, headers, data = answer(self.command, path, params, self.headers)
+                tell(self.command, path, params, status)
             except ValueError as error:
                 status, headers, data = refusal("invalid_request", str(error))
             self.send_response(status)
@@ -2353,7 +2338,7 @@ class DemoServer:
 
     client_id, user = "demo", {"sub": "ada", "name": "Ada Lovelace", "email": "ada@example.com"}
 
-    def __init__(self, lifetime: float = 3600, tell: "Callable[[str, str, Json, int], None]" = lambda *_: None) -> None:
+    def __init__(self, lifetime: float = 3600, tell: "Tell" = lambda *_: None) -> None:
         self.lifetime, self.tell = lifetime, tell
         self.pending: "Dict[str, Json]" = {}    # authorization requests and user codes that wait for the person
         self.decided: "Dict[str, Json]" = {}    # codes and device codes, and what they were asked for with
@@ -2362,7 +2347,7 @@ class DemoServer:
 
     def __enter__(self) -> "DemoServer":
         from threading import Thread
-        self.web = web_server(self.told)
+        self.web = web_server(self.answer, self.tell)
         self.issuer = f"http://127.0.0.1:{self.web.server_address[1]}"
         Thread(target=self.web.serve_forever, kwargs={"poll_interval": 0.005}, daemon=True).start()
         return self
@@ -2370,11 +2355,6 @@ class DemoServer:
     def __exit__(self, *_: "Any") -> None:
         self.web.shutdown()
         self.web.server_close()
-
-    def told(self, method: str, path: str, params: "Json", headers: "Any") -> "Reply":
-        reply = self.answer(method, path, params, headers)
-        self.tell(method, path, params, reply[0])
-        return reply
 
     def answer(self, method: str, path: str, params: "Json", headers: "Any") -> "Reply":
         """Status, headers and body; the server of a test overrides it, and calls this for the truth."""
@@ -2494,7 +2474,6 @@ class DemoServer:
 
     def terminal(self, quiet: bool = True, verbose: bool = False) -> Terminal:
         """A terminal whose browser is played by person()."""
-        from functools import partial
         play = self.person
 
         class Played(Terminal):
@@ -2502,7 +2481,7 @@ class DemoServer:
                 return ["person"], "the demo plays the person"
 
             def open_browser(self, argv: "List[str]", url: str) -> None:
-                Background(partial(play, url))
+                Background(lambda: play(url))
 
         return Played(quiet, verbose)
 
@@ -2520,7 +2499,7 @@ STEPS = {
 }
 
 
-def run_demo(flow: str, alone: bool, terminal: Terminal) -> None:
+def command_demo(client: Client, args: "argparse.Namespace") -> None:
     """A whole session against a DemoServer, told on stdout as it happens."""
     from tempfile import TemporaryDirectory
 
@@ -2530,16 +2509,17 @@ def run_demo(flow: str, alone: bool, terminal: Terminal) -> None:
 
     with DemoServer(tell=tell) as server, TemporaryDirectory() as folder:
         out(f"An authorization server runs at {server.issuer}; it knows one person, {server.user['name']}.\n")
-        alone = alone or not terminal.browser()[0] or bool(nobody_there(os.environ))
-        player = server.terminal(terminal.quiet, terminal.verbose) if alone else terminal
-        client = Client(server.issuer, server.client_id, "openid email offline_access", terminal=player,
-                        token_file=os.path.join(folder, "demo.json"))
+        flow, terminal = "device" if args.device else "browser", client.terminal
+        if args.yes or not terminal.browser()[0] or nobody_there(os.environ):
+            terminal = server.terminal(terminal.quiet, terminal.verbose)
+        demo = Client(server.issuer, server.client_id, "openid email offline_access", terminal=terminal,
+                      token_file=os.path.join(folder, "demo.json"))
         steps: "List[Tuple[str, Callable[[], Any]]]" = [
-            (f"login --flow {flow}", lambda: client.login(flow)),
-            ("token", lambda: out(f"  {len(client.access_token())} characters, out of the file, no request\n")),
-            ("refresh", client.refresh),
-            ("userinfo", lambda: out(f"  {json.dumps(client.userinfo())}\n")),
-            ("logout", client.logout)]
+            (f"login --flow {flow}", lambda: demo.login(flow)),
+            ("token", lambda: out(f"  {len(demo.access_token())} characters, out of the file, no request\n")),
+            ("refresh", demo.refresh),
+            ("userinfo", lambda: out(f"  {json.dumps(demo.userinfo())}\n")),
+            ("logout", demo.logout)]
         for title, work in steps:
             out(f"\n$ {COMMAND} {title}\n")
             work()
@@ -2677,7 +2657,7 @@ def command_request(client: Client, args: "argparse.Namespace") -> int:
     for tries in (1, 2):
         headers["Authorization"] = "Bearer " + client.access_token(login=args.login)
         record = NEW if fixed else client.read()
-        raw = client.http(client.settle(record["settings"])).open(method.upper(), url, body, headers)
+        raw = client.server(record).http.open(method.upper(), url, body, headers)
         if raw.status != 401 or tries == 2 or fixed or not client.status()["refreshable"]:
             break
         raw.close()
@@ -2708,11 +2688,11 @@ def command_refresh(client: Client, args: "argparse.Namespace") -> None:
 
 def sign_out(client: Client, forget: bool, browser: bool) -> None:
     record = client.read() if browser else NEW
-    settings = client.settle(record["settings"])
+    server = client.server(record)
     client.logout(forget)
-    address = endpoint(settings, record["metadata"], "end_session_endpoint")
+    address = server.endpoint("end_session_endpoint")
     if browser and address:  # OpenID Connect RP-Initiated Logout 2; an id_token_hint would be seen in `ps`
-        address = with_query(address, {"client_id": settings.get("client_id")})
+        address = with_query(address, {"client_id": server.settings.get("client_id")})
         client.terminal.say(f"To sign out in the browser too, open this address:\n\n    {address}\n")
         argv = client.terminal.browser()[0]
         if argv:
@@ -2756,10 +2736,6 @@ def command_switch(client: Client, args: "argparse.Namespace") -> None:
         known = ", ".join(profile_names()) or f"none yet, run: {COMMAND} login"
         raise UsageError(f"there is no profile {visible(args.name, 80)}; there are: {known}")
     make_current(args.name)
-
-
-def command_demo(client: Client, args: "argparse.Namespace") -> None:
-    run_demo("device" if args.device else "browser", args.yes, client.terminal)
 
 
 def duration(text: str) -> float:

@@ -525,7 +525,7 @@ class TestProtocol:
         metadata = {"token_endpoint": "https://id/t", "mtls_endpoint_aliases": {"token_endpoint": "https://mtls/t"}}
         for settings, url in (({}, "https://id/t"), ({"client_cert": "c.pem"}, "https://mtls/t"),
                               ({"client_cert": "c.pem", "token_endpoint": "https://hand/t"}, "https://hand/t")):
-            assert cliauth.endpoint(settings, metadata, "token_endpoint") == url
+            assert cliauth.Server(settings, metadata, print).endpoint("token_endpoint") == url
 
     def test_a_scope_may_come_back_in_another_spelling_or_within_a_wider_one(self):
         for asked, came in (("email", "openid https://www.googleapis.com/auth/userinfo.email"),

@@ -343,21 +343,18 @@ class Response:
         return visible(text)
 
 
+def first_text(places: "Iterable[Any]", *names: str) -> str:
+    """The first text that is a member of that name, name by name, in whichever of the places; "" if there is none."""
+    found = [place.get(name) for name in names for place in places if isinstance(place, dict)]
+    return next((text for text in found if isinstance(text, str) and text), "")
+
+
 def error_code(answer: "Json") -> str:
     """The error code of a refusal, wherever it stands: Google nests it, WorkOS, Supabase and Databricks rename it."""
-    for value in (answer.get(name) for name in ("error", "error_code", "code", "errorCode")):
-        for each in (value.get("code"), value.get("status")) if isinstance(value, dict) else (value,):
-            if isinstance(each, str) and each:
-                return each
     message = str(answer.get("message"))  # Twitch: {"status": 400, "message": "invalid device code"}
-    return message.replace(" ", "_") if re.match(r"[a-z]+([_ ][a-z]+)+\Z", message) else ""
-
-
-def error_words(answer: "Json") -> str:
-    """The explanation beside the code."""
-    places = [place for place in (answer, answer.get("error")) if isinstance(place, dict)]
-    found = (place.get(name) for name in ("error_description", "message", "msg", "errorSummary") for place in places)
-    return next((text for text in found if isinstance(text, str) and text), "")
+    words_ = message.replace(" ", "_") if re.match(r"[a-z]+([_ ][a-z]+)+\Z", message) else ""
+    return first_text([answer], "error") or first_text([answer.get("error")], "code", "status") or first_text(
+        [answer], "error_code", "code", "errorCode") or words_
 
 
 def advice(error: str, status: int, seconds: float = 0) -> str:
@@ -389,7 +386,8 @@ def read_answer(response: Response) -> "Json":
             user = answer.get("authed_user")  # Slack: in there is the token of the person, beside it that of a bot
             return {**answer, **user} if isinstance(user, dict) and not answer.get("access_token") else answer
     answer = answer or {}
-    code, text = response.said(error_code(answer)), response.said(error_words(answer))
+    code, text = response.said(error_code(answer)), response.said(
+        first_text((answer, answer.get("error")), "error_description", "message", "msg", "errorSummary"))
     about = f" ({text})" if text and text != code else ""
     patience = number(answer.get("interval")) or number(response.headers.get("Retry-After")) or 0
     hushed = "client" if status in (401, 403) and "client_id" in response.sent else ""  # glewlwyd, Kanidm
@@ -465,12 +463,11 @@ def renewal_request(settings: "Json", token: "Json") -> "Json":
 
 
 def with_query(url: str, params: "Json") -> str:
-    """The address with the parameters added to what it has."""
     return url + ("&" if "?" in url else "?") + encode_form(params)
 
 
 def fits(issuer: "Any", known: str) -> bool:
-    """Whether the two are one issuer, but for a trailing slash; in Entra's template {tenantid} is any."""
+    """Whether the two are one issuer (or setting), but for a trailing slash; in Entra's template {tenantid} is any."""
     pattern = re.escape(known.rstrip("/")).replace(re.escape("{tenantid}"), "[^/]+")
     return isinstance(issuer, str) and bool(re.match(pattern + r"/?\Z", issuer))
 
@@ -929,7 +926,6 @@ class Terminal:
             self.shown = 0
 
     def browser(self) -> "Tuple[List[str], str]":
-        """find_browser for this machine."""
         from shutil import which
         files = {}
         for path in TELLING_FILES:
@@ -1017,6 +1013,12 @@ def http_page(status: int, page: str) -> bytes:
             ).encode() + body
 
 
+def with_port(redirect_uri: str, port: int) -> str:
+    """The redirect URI byte for byte, but for a port that it leaves open (0)."""
+    match = LOOPBACK_URI.match(redirect_uri)
+    return redirect_uri.replace(":0", f":{port}", 1) if match and match.group(2) == "0" else redirect_uri
+
+
 def bind(host: str, port: int) -> "socket.socket":
     """A listening socket on a loopback address; OSError if it cannot be had."""
     import socket
@@ -1076,7 +1078,7 @@ class Listener:
                 if tries == 4 or port != "0":
                     raise
         bound = self.sockets[0].getsockname()[1]
-        self.redirect_uri = redirect_uri.replace(":0", f":{bound}", 1) if port == "0" else redirect_uri
+        self.redirect_uri = with_port(redirect_uri, bound)
         self.hosts = (f"{host}:{bound}",) + ((host,) if bound == 80 else ())
         self.path = path or "/"  # an empty path comes back as "/"
         self.heads: "Dict[socket.socket, bytes]" = {}  # connections, oldest first, and what each has sent
@@ -1167,7 +1169,6 @@ class Listener:
         return 200, params, ""
 
     def answer(self, signed_in: bool) -> None:
-        """Tells the browser how it ended."""
         if self.caller:
             self.caller.settimeout(2)
             self.drop(self.caller, http_page(200, SIGNED_IN) if signed_in else http_page(400, FAILED))
@@ -1341,23 +1342,14 @@ class Server:
         return claims
 
 
-def unheard(redirect_uri: str) -> str:
-    """A redirect URI that nobody listens on, for a browser elsewhere: port 0 becomes one from the dynamic range."""
-    from secrets import randbelow
-    match = LOOPBACK_URI.match(redirect_uri)
-    port_free = match and match.group(2) == "0"
-    return redirect_uri.replace(":0", f":{49152 + randbelow(16384)}", 1) if port_free else redirect_uri
-
-
 class SignIn:
     """One sign-in by whichever flow, until `timeout` seconds are over; `keep` gets the tokens once they are there."""
 
     def __init__(self, server: Server, terminal: Terminal, timeout: float, open_browser: bool,
                  keep: "Callable[[str, Json], None]") -> None:
         self.server, self.settings, self.terminal, self.keep = server, server.settings, terminal, keep
-        self.timeout, self.end, self.bare = timeout, time.monotonic() + timeout, ""
         import select  # before we wait: a Ctrl-C during an import can be lost, in a callback of importlib's own
-        self.select = select.select
+        self.timeout, self.end, self.bare, self.select = timeout, time.monotonic() + timeout, "", select.select
         self.argv, self.reason = terminal.browser() if open_browser else ([], "--no-browser was given")
         self.redirect_uris = self.settings.get("redirect_uri") or REDIRECT_URIS
         self.order = (["browser"] if self.argv or not open_browser else []) + ["device", "paste"]
@@ -1369,6 +1361,8 @@ class SignIn:
 
     def run(self, flow: str) -> None:
         """Signs in by the flow that was asked for; `auto` takes the first that can be had here and says which."""
+        if flow == "auto" and self.settings.get("flow") == "client-credentials":
+            flow = "client-credentials"
         ci = nobody_there(os.environ)
         if flow == "auto" and (ci or not (self.argv or self.terminal.interactive())):
             reason = f"{ci} is set" if ci else f"{self.reason}, and stderr is no terminal"
@@ -1414,12 +1408,14 @@ class SignIn:
 
         1 build the address, 2 show and open it, 3 wait for the answer, 4 exchange the code, 5 tell the browser.
         """
+        from secrets import randbelow
         signed_in = False
         try:
             if not self.server.offers("authorization_endpoint"):
                 raise NotOffered("the provider has no authorization_endpoint; try --flow device")
             attempt = Attempt("openid" in words(self.settings.get("scope")), self.settings.get("pkce", True))
-            redirect_uri = listener.redirect_uri if listener else unheard(self.redirect_uris[0])
+            unheard = with_port(self.redirect_uris[0], 49152 + randbelow(16384))  # for a browser elsewhere: RFC 6335 §6
+            redirect_uri = listener.redirect_uri if listener else unheard
             request = authorization_request(self.settings, redirect_uri, attempt)
             address, seconds = self.server.authorization_address(request, min(self.left(), HTTP_TIMEOUT))
             where = ("" if listener else " on any machine") + (f" within {seconds:.0f} s" if seconds else "")
@@ -1451,7 +1447,7 @@ class SignIn:
             ready = self.select(sources, [], [], max(0, min(SLICE, self.left())))[0]
             params = listener.step(ready, attempt.owns) if listener else None
             try:
-                if not params and keyboard is not None and keyboard in ready:
+                if not params and keyboard in ready:
                     params = self.pasted(self.terminal.read_line(keyboard), attempt)
             except EOFError:
                 keyboard = None
@@ -1521,7 +1517,11 @@ class SignIn:
         request = {"grant_type": "urn:ietf:params:oauth:grant-type:device_code", "device_code": device["device_code"],
                    "resource": self.settings.get("resource")}
         while time.monotonic() + interval < end:
-            self.pause(interval, end)
+            until = time.monotonic() + interval
+            while time.monotonic() < until:
+                self.terminal.countdown("your approval", end - time.monotonic())
+                left = max(0, until - time.monotonic())
+                time.sleep(min(1, left) if self.terminal.interactive() else left)
             try:
                 timeout = min(HTTP_TIMEOUT, end - time.monotonic())
                 return read_answer(self.server.post("token_endpoint", request, timeout))
@@ -1532,13 +1532,6 @@ class SignIn:
         if end < self.end:
             raise LoginRequired(f"the code ran out before it was entered; run: {COMMAND} login --device")
         raise Unreachable(f"nobody signed in within {self.timeout:g} s{last}; run: {COMMAND} login --device")
-
-    def pause(self, seconds: float, end: float) -> None:
-        until = time.monotonic() + seconds
-        while time.monotonic() < until:
-            self.terminal.countdown("your approval", end - time.monotonic())
-            left = max(0, until - time.monotonic())
-            time.sleep(min(1, left) if self.terminal.interactive() else left)
 
     def client_credentials(self) -> None:
         """RFC 6749 §4.4: the program itself signs in, no person."""
@@ -1690,7 +1683,6 @@ class TokenFile:
 
     @contextmanager
     def writing(self) -> "Iterator[None]":
-        """A failure to write, in words."""
         try:
             yield
         except OSError as error:
@@ -1830,17 +1822,12 @@ OPTIONS = SERVER + CREDENTIALS + (
 FILES = ("client_assertion_file", "client_cert", "client_key", "ca_file")
 
 
-def same(one: "Any", other: "Any") -> bool:
-    """Whether two settings name the same: issuers do so without their trailing slash."""
-    return str(one or "").rstrip("/") == str(other or "").rstrip("/")
-
-
 def overlay(lower: "Json", upper: "Json") -> "Json":
     """Settings over settings, one --param by another. Another server leaves nothing that was meant for the first one,
     another client none of its secrets."""
     gone: "Tuple[str, ...]" = ()
     if any(lower.get(name) for name in PLACES) and any(
-            upper.get(name) and not same(upper[name], lower.get(name)) for name in PLACES):
+            upper.get(name) and not fits(upper[name], lower.get(name, "")) for name in PLACES):
         gone = SERVER + CREDENTIALS + ("audience", "param", "resource")
     elif lower.get("client_id") and upper.get("client_id", lower["client_id"]) != lower["client_id"]:
         gone = CREDENTIALS
@@ -1859,7 +1846,7 @@ def with_provider(settings: "Json") -> "Json":
                          "give --issuer")
     row = dict(PROVIDERS[name])
     site = row.pop("site", "") or row["issuer"]
-    if settings.get("issuer") and not same(settings["issuer"], site):  # what lies elsewhere belongs to the row's site
+    if settings.get("issuer") and not fits(settings["issuer"], site):  # what lies elsewhere belongs to the row's site
         site, row = settings["issuer"], {key: value for key, value in row.items() if str(value)[:8] != "https://"}
     row.update((key, site.rstrip("/") + value) for key, value in row.items() if str(value).startswith("/"))
     if settings.get("client_secret"):
@@ -1875,12 +1862,6 @@ def presets() -> "Json":
     return {name: value for name, value in named.items() if value not in ("", None)}
 
 
-def environment() -> "Json":
-    named = {name: os.environ.get("CLIAUTH_" + name.upper()) for name in (
-        "issuer", "provider", "client_id", "client_secret", "scope", "audience")}
-    return {name: value for name, value in named.items() if value}
-
-
 def given_token() -> str:
     """CLIAUTH_ACCESS_TOKEN, which is used as it is, "" where it is not set."""
     given = os.environ.get("CLIAUTH_ACCESS_TOKEN", "")
@@ -1893,7 +1874,7 @@ def belongs(stored: "Json", named: "Json") -> bool:
     """Whether a profile with these settings is of the server and the client that are named, if any are."""
     named = with_provider(named)
     names = ("issuer", "token_endpoint", "client_id")
-    return all(same(stored.get(name), named[name]) for name in names if named.get(name))
+    return all(fits(stored.get(name), named[name]) for name in names if named.get(name))
 
 
 def checked(settings: "Json") -> "Json":
@@ -1937,7 +1918,6 @@ def alive(record: "Json", seconds: float = 0, name: str = "access_token") -> boo
 
 
 def holding(record: "Json", token: "Json") -> "Json":
-    """The profile with this token response in it."""
     return {**record, "token": token, "scope": granted(token, record["settings"].get("scope", "")),
             "expires_at": expires_at(token, time.time())}
 
@@ -1953,8 +1933,7 @@ def harmless(value: "Any") -> "Any":
 def described(profile: str, record: "Json") -> "Json":
     """What `status --json` prints."""
     token, settings, end = record["token"], record["settings"], number(record["expires_at"])
-    claims, user = claims_of(token), token["user"] if isinstance(token.get("user"), dict) else {}
-    named = [place.get(name) for name in ("email", "name", "sub", "id") for place in (claims, user)]
+    claims = claims_of(token)
     issuer = record["metadata"].get("issuer") or settings.get("issuer")
     lasts = number(token.get("refresh_token_expires_in") or token.get("refresh_expires_in"))  # 0 is never
     over = lasts and end and time.time() > end - (number(token.get("expires_in")) or 0) + lasts
@@ -1962,7 +1941,7 @@ def described(profile: str, record: "Json") -> "Json":
                        or token and settings.get("flow") == "client-credentials")
     shown = EXPIRY + ("access_token", "refresh_token", "id_token", "token_type", "scope", "scopes")
     return {"profile": profile, "signed_in": alive(record) or refreshable,
-            "account": next((value for value in named if isinstance(value, str) and value), None),
+            "account": first_text((claims, token.get("user")), "email", "name", "sub", "id") or None,
             "issuer": issuer and str(issuer).replace("{tenantid}", str(claims.get("tid"))),
             "client_id": settings.get("client_id"), "flow": settings.get("flow"), "scope": record["scope"],
             "expires_at": end, "refreshable": refreshable, "claims": claims,
@@ -2005,15 +1984,15 @@ class Client:
         self.seen: "Tuple[Any, Optional[Json]]" = (None, None)
 
     def named(self) -> "Json":
-        """What options and environment name."""
-        return overlay(environment(), self.options)
+        environment = {name: os.environ.get("CLIAUTH_" + name.upper()) for name in (
+            "issuer", "provider", "client_id", "client_secret", "scope", "audience")}
+        return overlay({name: value for name, value in environment.items() if value}, self.options)
 
     def settle(self, stored: "Json") -> "Json":
         """The settings in force: options over environment over profile over presets over the provider's row."""
         return with_provider(overlay(overlay(presets(), stored), self.named()))
 
     def hint(self) -> str:
-        """What to type next, for this profile."""
         named = f" --profile {self.profile}" if self.profile else " --issuer URL --client-id ID"
         which = f" --token-file {visible(self.path)}" if self.path else named
         return f"run: {COMMAND} login{'' if self.mounted else which}"
@@ -2193,8 +2172,6 @@ class Client:
             if not self.path:
                 make_current(self.profile)
 
-        if flow == "auto" and settings.get("flow") == "client-credentials":
-            flow = "client-credentials"
         try:
             SignIn(server, self.terminal, timeout, open_browser, keep).run(flow)
         except AuthError as error:  # where an authorization endpoint has moved to, only the person sees
@@ -2589,8 +2566,7 @@ def command_token(client: Client, args: "argparse.Namespace") -> None:
         return None
     if args.operation and args.format != "git":
         raise UsageError(f"token takes no argument but with --format git; run: {COMMAND} token --profile NAME")
-    name = "id_token" if args.id_token else "access_token"
-    given = "" if args.id_token else given_token()
+    name, given = ("id_token", "") if args.id_token else ("access_token", given_token())
     record = {**NEW, "token": {name: given}} if given else client.usable(args.min_ttl, args.login, name)
     token, end = record["token"][name], claims_of(record["token"]).get("exp") if args.id_token else record["expires_at"]
     if args.format == "json":
@@ -2664,11 +2640,8 @@ def command_request(client: Client, args: "argparse.Namespace") -> int:
         client.renew(record)
     if args.include:
         out(f"HTTP/1.1 {raw.status} {raw.reason}\n{raw.headers}")
-    with raw:
-        chunk = b" "
-        while chunk:
-            with exchange_with(url):
-                chunk = raw.read(1 << 16)
+    with raw, exchange_with(url):
+        for chunk in iter(lambda: raw.read(1 << 16), b""):
             out(chunk)
         if raw.length:
             raise Unreachable("the answer was cut short; try again")
@@ -2807,20 +2780,18 @@ COMMANDS: "Dict[str, Tuple[Callable[..., Optional[int]], str, str, List[Tuple[st
 
 def client_of(args: "argparse.Namespace") -> Client:
     """A client with the settings among the options, by their names in the token file."""
-    settings = {name: getattr(args, name) for name in OPTIONS if getattr(args, name, None)}
+    given = {name: value for name, value in vars(args).items() if value}
+    settings = {name: given[name] for name in ("profile", "token_file", *OPTIONS) if name in given}
     settings.update({name: os.path.abspath(settings[name]) for name in FILES if name in settings})
-    if getattr(args, "client_secret_file", None):
+    if "client_secret_file" in given:
         settings["client_secret"] = read_text(args.client_secret_file, "--client-secret-file")
         if not settings["client_secret"]:
             raise UsageError(f"there is no client secret in {visible(args.client_secret_file)}; check it")
-    pairs = [pair.partition("=") for pair in settings.pop("param", [])]
+    pairs = [pair.partition("=") for pair in given.get("param", [])]
     if not all(equals for _, equals, _ in pairs):
         raise UsageError("--param takes NAME=VALUE; write it like --param prompt=consent")
-    if getattr(args, "no_pkce", False):
-        settings["pkce"] = False
-    terminal = Terminal(getattr(args, "quiet", False), getattr(args, "verbose", False))
-    return Client(profile=getattr(args, "profile", ""), token_file=getattr(args, "token_file", ""), terminal=terminal,
-                  param={name: value for name, _, value in pairs}, **settings)
+    settings.update(param={name: value for name, _, value in pairs}, pkce=False if "no_pkce" in given else None)
+    return Client(terminal=Terminal("quiet" in given, "verbose" in given), **settings)
 
 
 def add_commands(subparsers: "Any", client: "Optional[Client]" = None,

@@ -1240,6 +1240,13 @@ class TestFlows:
         client_of(server).login("browser")
         assert held(signed_in)["metadata"] == metadata
 
+    def test_the_time_for_a_sign_in_includes_discovery(self, server, clock, monkeypatch):
+        asked = []
+        monkeypatch.setattr(cliauth.Server, "discover", lambda self, seconds: asked.append(seconds))
+        for timeout in (7, 300):
+            failure(client_of(server).login, "browser", timeout)
+        assert asked == [7, cliauth.HTTP_TIMEOUT]
+
     def test_what_a_failed_sign_in_learned_is_kept_too(self, server, clock, signed_in):
         fresh, before = held(signed_in)["metadata"], held(signed_in)["token"]
         change(signed_in, metadata={**fresh, "device_authorization_endpoint": server.issuer + "/old"})
@@ -1794,13 +1801,15 @@ class TestClient:
         assert {kept} == {"client_secret" in settings, "audience" in settings, "audience" in sent,
                           "Authorization" in headers}
 
-    def test_an_option_for_another_server_leaves_nothing_of_the_environment_s_secret(self, server, monkeypatch):
+    def test_an_option_for_another_server_leaves_nothing_that_was_meant_for_the_first(self, server, monkeypatch):
         monkeypatch.setenv("CLIAUTH_CLIENT_SECRET", "s3cret")
+        monkeypatch.setenv("CLIAUTH_AUDIENCE", "urn:a")
         server.script["/token"] = [(200, TOKEN)] * 2
         Client(server.issuer, "ci", client_auth="post").login("client-credentials")
         monkeypatch.setenv("CLIAUTH_ISSUER", "https://a.example")
         Client(server.issuer, "c2").login("client-credentials")
         assert [params.get("client_secret") for params in server.asked("/token")] == ["s3cret", None]
+        assert [params.get("audience") for params in server.asked("/token")] == ["urn:a", None]
         assert "Authorization" not in server.requests[-1][3]
 
     def test_profiles_that_nobody_named_never_share_a_name(self):
@@ -2866,6 +2875,11 @@ class TestCommandLine:
         assert (tmp_path / ".config" / "acme" / "current").read_text() == Client().status()["profile"] + "\n"
         monkeypatch.setenv("CLIAUTH_CLIENT_ID", "other")  # beats the preset, and is not whom the tokens are for
         assert cli("token")[0] == 3
+
+    @pytest.mark.parametrize("folder, command", [(HERE, "python3 cliauth.py"), (os.sep, 'python3 "%s"' % SCRIPT)])
+    def test_what_to_type_next_can_be_typed_where_it_was_started(self, folder, command):
+        process = subprocess.run([sys.executable, SCRIPT, "token"], cwd=folder, stderr=subprocess.PIPE, timeout=20)
+        assert process.stderr.decode().endswith("; run: %s login --issuer URL --client-id ID\n" % command)
 
     @pytest.mark.parametrize("argv", [["-m", "cliauth", "token"], ["-", "token"], ["-I", SCRIPT, "token"],
                                       ["-OO", "-bb", "-W", "error", "-X", "dev", SCRIPT, "token", "--min-ttl", "0"]])

@@ -90,7 +90,7 @@ PROVIDERS: "Dict[str, Json]" = {
         "site": "https://auth.atlassian.com", "authorization_endpoint": "/authorize", "token_endpoint": "/oauth/token",
         "revocation_endpoint": "/oauth/revoke", "userinfo_endpoint": "https://api.atlassian.com/me",
         "client_auth": "post", "scope": "read:me offline_access", "redirect_uri": ["http://localhost:6363/callback"],
-        "param": {"audience": "api.atlassian.com", "prompt": "consent"}},
+        "audience": "api.atlassian.com", "param": {"prompt": "consent"}},
     "dropbox": {  # without a redirect URI it shows the code, which is pasted here
         "site": "https://www.dropbox.com", "authorization_endpoint": "/oauth2/authorize", "redirect_uri": [""],
         "token_endpoint": "https://api.dropboxapi.com/oauth2/token", "param": {"token_access_type": "offline"}},
@@ -193,10 +193,10 @@ def unique(pairs: "Iterable[Tuple[str, Any]]") -> "Json":
     return members
 
 
-def parse_form(text: str) -> "Json":
+def parse_form(text: str, errors: str = "strict") -> "Json":
     """The members of a query or a form; ValueError where one comes twice."""
     from urllib.parse import parse_qsl
-    return unique(parse_qsl(text, keep_blank_values=True, errors="strict"))
+    return unique(parse_qsl(text, keep_blank_values=True, errors=errors))
 
 
 def encode_form(params: "Json") -> str:
@@ -241,6 +241,17 @@ def number(value: "Any") -> "Optional[float]":
     if isinstance(value, str) and re.match(r"\s*[0-9]{1,15}(\.[0-9]{1,9})?\s*\Z", value):
         value = float(value)
     return value if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1e11 else None
+
+
+def patience(headers: "Any") -> float:
+    """Seconds that a Retry-After asks for, in seconds or by a date of the server's clock (RFC 9110 §10.2.3); else 0."""
+    from email.utils import mktime_tz, parsedate_tz
+    seconds = number(headers.get("Retry-After"))
+    if seconds is None:
+        until, now = (parsedate_tz(value) if re.match(r"\w{3}, \d\d \w{3} \d{4} [\d:]{8} GMT\Z", value) else None
+                      for value in (str(headers.get(name)) for name in ("Retry-After", "Date")))
+        seconds = mktime_tz(until) - mktime_tz(now) if until and now else 0
+    return max(0, seconds)
 
 
 def words(value: "Any") -> "List[str]":
@@ -389,11 +400,11 @@ def read_answer(response: Response) -> "Json":
     code, text = response.said(error_code(answer)), response.said(
         first_text((answer, answer.get("error")), "error_description", "message", "msg", "errorSummary"))
     about = f" ({text})" if text and text != code else ""
-    patience = number(answer.get("interval")) or number(response.headers.get("Retry-After")) or 0
+    seconds = number(answer.get("interval")) or patience(response.headers)
     hushed = "client" if status in (401, 403) and "client_id" in response.sent else ""  # glewlwyd, Kanidm
-    next_ = advice(code or hushed, status, patience)
+    next_ = advice(code or hushed, status, seconds)
     raise ErrorResponse(f"{response.url} answered {status} {code}".rstrip() + f"{about}; {next_}", code, text,
-                        response.said(answer.get("error_uri")), status, patience)
+                        response.said(answer.get("error_uri")), status, seconds)
 
 
 def client_authentication(settings: "Json", metadata: "Json", assertion: str = "") -> "Tuple[Dict[str, str], Json]":
@@ -492,7 +503,7 @@ def read_pasted(text: str) -> "Json":
         raise ValueError("it is not on one line")
     if not re.search(r"(^|[?&#])(code|error)=|://", text):
         return {"code": text}
-    params = parse_form(re.sub(r"^([\w.+-]+:/[^?#]*)?[?#]|#.*", "", text))
+    params = parse_form(re.sub(r"^([^?#&=]*|[\w.+-]+:[^?#]*)[?#]|#.*", "", text))
     if not params.get("code") and not params.get("error"):
         raise ValueError("there is no code in it")
     return params
@@ -518,11 +529,12 @@ def read_device_response(answer: "Json") -> "Json":
 def next_poll(no: ErrorResponse, interval: float) -> float:
     """Seconds to the next poll (RFC 8628 §3.5), judged by the code and not by the status; raises what ends it."""
     if no.error == "authorization_pending":
-        return interval
-    if no.error == "slow_down" or no.status == 429:  # authentik's 429 is empty
+        return min(max(interval, no.retry_after if no.status == 429 else 0), 60)
+    if no.error == "slow_down" or no.status == 429 and no.error not in DENIED + OVER:  # authentik's 429 is empty
         return min(max(interval + 5, no.retry_after), 60)
     if no.error in DENIED:
-        raise ErrorResponse(f"the sign-in was denied: {no}", no.error, no.error_description, no.error_uri, no.status)
+        raise ErrorResponse(f"the sign-in was denied: {no}", no.error, no.error_description, no.error_uri,
+                            0 if no.passing else no.status)  # whatever the status, that was the person's last word
     if no.error in OVER:
         raise LoginRequired(f"the code ran out or was used already ({no.words}); run: {COMMAND} login")
     if no.passing or not no.error:
@@ -569,7 +581,8 @@ def renewed(old: "Json", new: "Json") -> "Json":
 
     Some servers say that there is no new refresh token by null or "".
     """
-    return {**{name: value for name, value in old.items() if name not in EXPIRY},
+    stale = EXPIRY + (("scope", "scopes") if new.get("scope") or new.get("scopes") else ())
+    return {**{name: value for name, value in old.items() if name not in stale},
             **{name: value for name, value in new.items() if value not in (None, "")}}
 
 
@@ -1160,7 +1173,9 @@ class Listener:
                 return 404, None, ""
             if headers.get("sec-fetch-mode", "navigate") != "navigate":  # a script or an image of some page
                 return 400, None, "a request from inside a page"
-            params = parse_form(query)
+            params = parse_form(query, "replace")  # providers explain themselves in other encodings too
+            if "\ufffd" in params.get("code", ""):
+                raise ValueError("the code is no UTF-8")
         except ValueError as error:
             return 400, None, f"a request in which {visible(error, 80)}"
         if not (params.get("code") or params.get("error")) or not is_ours(params):
@@ -1212,9 +1227,10 @@ class Server:
         known = {**self.metadata, **(aliases if isinstance(aliases, dict) else {}), **self.settings}
         return str(known.get(name) or "")
 
-    def issuer(self) -> str:
-        """In the server's own spelling where it is known: that is what the ID token carries."""
-        return str(self.metadata.get("issuer") or self.settings.get("issuer") or "")
+    def issuer(self, iss: "Any" = None) -> str:
+        """In the server's own spelling where it is known: that is what the ID token carries. Else as it is there."""
+        named = str(self.settings.get("issuer") or "")
+        return str(self.metadata.get("issuer") or (iss if named and fits(iss, named) else named))
 
     def discover(self, timeout: float = HTTP_TIMEOUT) -> None:
         """Asks both well-known addresses at once and merges what they say; OpenID Connect's wins."""
@@ -1292,7 +1308,8 @@ class Server:
     def accept(self, answer: "Json", nonce: str = "") -> "Json":
         """The token response, once it has been checked."""
         token = read_token(answer)
-        self.believe(lambda: check_id_token(token, self.settings, self.issuer(), time.time(), nonce))
+        self.believe(lambda: check_id_token(
+            token, self.settings, self.issuer(claims_of(token).get("iss")), time.time(), nonce))
         return token
 
     def authorization_address(self, request: "Json", timeout: float) -> "Tuple[str, Optional[float]]":
@@ -1380,7 +1397,9 @@ class SignIn:
             return flows[flow]()
         for tried, name in enumerate(self.order, 1):
             others = " or ".join(other for other in ("browser", "device", "paste") if other not in self.order[:tried])
-            self.terminal.note(f"Signing in by {name}: {self.reason}. For another way: --flow {others}.")
+            heard = name != "browser" or any(map(LOOPBACK_URI.match, self.redirect_uris))
+            self.terminal.note(f"Signing in by {name}{'' if heard else ' and paste'}: {self.reason}. For another way: "
+                               f"--flow {others}.")
             try:
                 return flows[name]()
             except NotOffered as error:
@@ -2118,15 +2137,20 @@ class Client:
                 after = holding({**record, "metadata": server.metadata}, renewed(token, answer))
                 save(dump_json(after))
             self.examine(server, answer, record)
+            if server.metadata != after["metadata"]:  # the ID token did not fit a stale copy
+                after["metadata"] = server.metadata
+                file.store(after)
             return after
 
     def examine(self, server: Server, answer: "Json", before: "Json") -> None:
         """Checks a refresh response that is on disk already; raises InvalidResponse when nearly nothing of it stays."""
         file, successor = self.locate(), answer.get("refresh_token")
-        old, new = ([claims_of(token).get(name) for name in ("iss", "sub")] for token in (before["token"], answer))
+        old, new = ([re.sub("^https://", "", str(claims.get("iss", ""))), claims.get("sub")]  # Google has both kinds
+                    for claims in (claims_of(before["token"]), claims_of(answer)))
         if any(old) and any(new) and old != new:  # OpenID Connect Core 12.2: nothing of this is ours
             file.store({**before, "token": {}, "expires_at": None})
             raise InvalidResponse(f"the refreshed ID token is of somebody else; {self.hint()}")
+        server.settings.pop("param", None)  # max_age was about the sign-in, whose auth_time this repeats (Core 12.2)
         try:
             server.accept(answer)
         except InvalidResponse:  # all that can be of use in it is the next refresh token

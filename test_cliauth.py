@@ -293,12 +293,13 @@ class TestProtocol:
         assert (no.error, no.error_description, no.status) == (code, words, status)
 
     @table("poll, statuses, body", [  # seconds to the next poll where 5 was the interval, else how it ends
-        (5, "400 403 428 200", "authorization_pending"),  # RFC 8628, Auth0, Google, GitHub
+        (5, "400 403 428 429 200", "authorization_pending"),  # RFC 8628, Auth0, Google, GitHub
         (10, "400 403 429", "slow_down"), (10, "400", "server_error"), (10, "429 401 503", ""),  # authentik, Kanidm
         (10, "400", {"error": "slow_down", "interval": "2"}), (60, "400", {"error": "slow_down", "interval": 9999}),
-        (30, "200", {"error": "slow_down", "interval": 30}), (ErrorResponse, "400 403", "access_denied"),  # GitHub
+        (30, "200", {"error": "slow_down", "interval": 30}),  # GitHub
+        (ErrorResponse, "400 403 429 500", "access_denied"),
         (ErrorResponse, "400", "authorization_declined"), (ErrorResponse, "401", "invalid_client")] + [  # Entra
-        (LoginRequired, "400 200", code) for code in (  # RFC 8628, GitHub, GitHub, Entra, Dex, any
+        (LoginRequired, "400 200 429 500", code) for code in (  # RFC 8628, GitHub, GitHub, Entra, Dex, any
             "expired_token", "token_expired", "incorrect_device_code", "bad_verification_code", "invalid_request",
             "invalid_grant")])
     def test_polling_is_judged_by_the_code_and_not_by_the_status(self, poll, statuses, body):
@@ -310,8 +311,13 @@ class TestProtocol:
                 assert fails(poll, cliauth.next_poll, no, 5)
 
     def test_retry_after_is_honoured_to_a_minute_at_most(self):
-        for seconds, poll in (("3", 10), ("25", 25), ("9999", 60), ("Wed, 21 Oct 2099 07:28:00 GMT", 10)):
-            assert cliauth.next_poll(refused(429, "", {"Retry-After": seconds}), 5) == poll
+        now = "Wed, 21 Oct 2099 07:28:00 GMT"
+        for seconds, poll in (("3", 10), ("25", 25), ("9999", 60), (now.replace("28:00", "28:30"), 30), (now, 10),
+                              (now.replace("07:", "06:"), 10), ("Wed, 99 Foo 0000 99:99:99 GMT", 10), ("soon", 10)):
+            assert cliauth.next_poll(refused(429, "", {"Retry-After": seconds, "Date": now}), 5) == poll
+            assert cliauth.next_poll(refused(429, WAITING, {"Retry-After": seconds, "Date": now}), 5) == (
+                poll if poll > 10 else 5)
+        assert cliauth.next_poll(refused(429, "", {"Retry-After": now}), 5) == 10
 
     @table("status, body, headers, kind, message", [
         (302, "", {"Location": "https://evil\x1b/"}, InvalidResponse,
@@ -404,7 +410,9 @@ class TestProtocol:
         for text, params in [
                 ("http://[::1]:1/cb?code=a&state=s", a), ("https://x/c=d#code=a&state=s", a), ("?code=a&state=s", a),
                 ("state=s&code=a", a), ("my.app:/cb?code=a&state=s#_=_", a), (" <http://x?code=%2F>\n", {"code": "/"}),
-                ("state=s&code=4/a?b", {"state": "s", "code": "4/a?b"}), ("'4/0Abc-_~=='", {"code": "4/0Abc-_~=="}),
+                ("app:cb?code=a&state=s", a), ("urn:ietf:wg:oauth:2.0:oob?code=a&state=s", a),
+                ("localhost:6363/?code=a&state=s", a), ("state=s&code=4/a?b", {"state": "s", "code": "4/a?b"}),
+                ("'4/0Abc-_~=='", {"code": "4/0Abc-_~=="}),
                 ("error=no&state=s", {"error": "no", "state": "s"})]:
             assert cliauth.read_pasted(text) == params
         for text in ("", "a b", "https://id/login", "http://x/?code=a\nstate=s", "?code=a&code=b", "ü", "code=%ff",
@@ -462,6 +470,8 @@ class TestProtocol:
                "issued_at": 1, "expires_at": 1, "created_at": 1, "refresh_expires_in": 9, "refresh_token_expires_in": 9}
         new, kept = {"access_token": "b", "user": 2, "refresh_expires_in": 0}, {"refresh_token": "r", "id_token": "i"}
         assert cliauth.renewed(old, dict(new, refresh_token="", id_token=None)) == dict(new, **kept)
+        assert cliauth.renewed({"scope": "a b"}, {"scopes": ["a"]}) == {"scopes": ["a"]}
+        assert cliauth.renewed({"scope": "a b"}, {"scope": ""}) == {"scope": "a b"}
 
     @table("fault, rows", [  # what differs in the claims (small) and in the rest (CAPITALS)
         ("", [{}, {"aud": ["my-cli"]}, {"aud": ["x", "my-cli"], "azp": "my-cli"}, {"ID_TOKEN": None}, {"exp": NOW - 99},
@@ -526,6 +536,10 @@ class TestProtocol:
         for settings, url in (({}, "https://id/t"), ({"client_cert": "c.pem"}, "https://mtls/t"),
                               ({"client_cert": "c.pem", "token_endpoint": "https://hand/t"}, "https://hand/t")):
             assert cliauth.Server(settings, metadata, print).endpoint("token_endpoint") == url
+
+    def test_bearer_is_spelt_in_any_case(self):
+        for kind in ("bearer", "Bearer", "BEARER", "", None):
+            assert cliauth.read_token({"access_token": "a", "token_type": kind})["access_token"] == "a"
 
     def test_a_scope_may_come_back_in_another_spelling_or_within_a_wider_one(self):
         for asked, came in (("email", "openid https://www.googleapis.com/auth/userinfo.email"),
@@ -897,6 +911,11 @@ class TestLoopback:
             assert not any(each.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT) for each in listener.sockets)
             params, page = visit(listener, TRUE.replace("/callback?code=MARK", target + "?x=0&code=a%20b"), which)
             assert params == {"x": "0", "code": "a b", "state": "ours"} and page.startswith("HTTP/1.1 200 OK\r\n")
+
+    def test_a_parameter_that_nobody_needs_may_be_in_any_encoding(self):
+        with listening() as listener:
+            params = visit(listener, TRUE.replace("&state", "&who=Ren%E9&state"))[0]
+            assert params == {"code": "MARK", "who": "Ren\ufffd", "state": "ours"}
 
     @table("status, ignored, changes", [  # the answer, what is remembered, what is changed in the true request
         (405, "a request that was no GET", [("GET", "POST"), ("GET", "HEAD"), ("GET", "OPTIONS")]),
@@ -1441,6 +1460,39 @@ class TestFlows:
         assert failure(client.login, timeout=0, open_browser=open_browser)[1].startswith("nobody signed in within 0 s")
         assert client.terminal.text.split("\n")[0] == "Signing in by " + said
 
+    def test_auto_says_that_the_address_will_have_to_be_pasted_where_nothing_can_listen(self, server):
+        client = client_of(server, redirect_uri=["https://localhost:9000/callback"])
+        assert failure(client.login, timeout=0)[0] == 4
+        assert client.terminal.text.startswith("Signing in by browser and paste: a browser is there. For another way: ")
+
+    def test_a_paste_has_a_port_that_nobody_listens_on(self, server):
+        client = client_of(server, redirect_uri=["http://127.0.0.1:0/callback"])
+        failure(client.login, "paste", timeout=0)
+        assert re.search(r"redirect_uri=http%3A%2F%2F127\.0\.0\.1%3A[1-9]\d{4}%2Fcallback", client.terminal.text)
+
+    @pytest.mark.parametrize("flow, paths", [
+        ("browser", ["/par", "/token"]), ("device", ["/device_authorization", "/token"]),
+        ("client-credentials", ["/token"])])
+    def test_a_resource_goes_with_every_request_that_can_carry_it_an_audience_with_the_first(
+            self, server, clock, flow, paths):
+        server.extra["/.well-known/openid-configuration"] = {
+            "pushed_authorization_request_endpoint": server.issuer + "/par"}
+        server.script["/par"] = [(201, {"request_uri": "urn:1"})]
+        server.script["/token"] = [PENDING] * (flow == "device") + [(200, dict(TOKEN, expires_in=9))] * 2
+
+        def visit(url):
+            if flow == "browser":
+                fetch(redirected(server, cliauth.with_query(server.issuer + "/authorization", server.asked("/par")[0])))
+        client = client_of(server, "api", visit, resource=["urn:r"], audience="urn:a", client_secret="s3cret",
+                           client_auth="post")
+        client.login(flow, timeout=600)
+        client.access_token()
+        asked = [(path, params) for _, path, params, _ in server.requests if path in paths]
+        assert len(asked) == len(paths) + 1 + (flow == "device") and asked[0][0] == paths[0]
+        assert all((params["resource"], params["client_secret"]) == ("urn:r", "s3cret") for _, params in asked)
+        audiences = [params.get("audience") for _, params in asked]
+        assert audiences == ["urn:a"] * 2 if flow == "client-credentials" else audiences[0] and not any(audiences[1:])
+
     @pytest.mark.parametrize("name, value, visit, why", [
         ("CI", "true", print, "CI is set"), ("BUILDKITE", "1", print, "BUILDKITE is set"),
         ("CI", "false", None, "there is no display, and stderr is no terminal")])
@@ -1726,6 +1778,29 @@ class TestClient:
         status, out, err = cli("token", "--id-token", "--login")
         assert status == 0 and out.count(".") == 2 and "Signed in as ada" in err
 
+    @pytest.mark.parametrize("before", ["https://id", "id", None])
+    def test_a_refreshed_id_token_may_leave_out_the_scheme_and_tell_when_the_person_signed_in(self, server, before):
+        claims = {"sub": "ada", "aud": "demo", "iat": time.time(), "exp": time.time() + 9, "auth_time": 5}
+        keep("acme", token=dict(TOKEN, **({"id_token": signed(iss=before, **claims)} if before else {})), settings={
+            "token_endpoint": server.issuer + "/token", "client_id": "demo", "param": {"max_age": "60"}})
+        server.script["/token"] = [(200, dict(TOKEN, access_token="at-2", id_token=signed(iss="id", **claims)))]
+        Client(profile="acme").refresh()
+        assert held(Client(profile="acme"))["token"]["access_token"] == "at-2"
+        assert Client(profile="acme").status()["claims"]["iss"] == "id"
+
+    def test_what_a_refresh_learned_by_the_id_token_is_kept(self, server, signed_in):
+        fresh, token = held(signed_in)["metadata"], held(signed_in)["token"]
+        change(signed_in, metadata={**fresh, "issuer": "https://old.example"})
+        signed_in.refresh()
+        assert held(signed_in)["metadata"] == fresh and held(signed_in)["token"] != token
+
+    @pytest.mark.parametrize("lasts, refreshable", [
+        ({"refresh_expires_in": 0}, True), ({"refresh_expires_in": 1800}, False), ({}, True),
+        ({"refresh_token_expires_in": "9999"}, True), ({"refresh_token_expires_in": 1800}, False)])
+    def test_a_refresh_token_may_end_too_and_0_is_never(self, clock, signed_in, lasts, refreshable):
+        change(signed_in, token=dict(TOKEN, expires_in=3600, **lasts), expires_at=clock.now - 1)
+        assert signed_in.status()["refreshable"] is refreshable
+
     def test_a_sibling_that_was_quicker_counts(self, server, clock, signed_in):
         def sibling(params):  # where locks do not work, it gets between our reading and our asking
             change(signed_in, token=dict(TOKEN, access_token="of-the-sibling"), expires_at=clock.now + 3600)
@@ -1811,6 +1886,22 @@ class TestClient:
         assert [params.get("client_secret") for params in server.asked("/token")] == ["s3cret", None]
         assert [params.get("audience") for params in server.asked("/token")] == ["urn:a", None]
         assert "Authorization" not in server.requests[-1][3]
+
+    def test_another_site_of_a_provider_gets_nothing_to_do_with_the_first(self):
+        named = {"provider": "github", "client_id": "x", "issuer": "https://ghe.example/"}
+        settings = cliauth.with_provider(named)
+        assert "github.com" not in str(settings) and settings["token_endpoint"] == (
+            "https://ghe.example/login/oauth/access_token")
+        assert cliauth.with_provider(dict(named, issuer="https://github.com"))["userinfo_endpoint"].endswith("/user")
+
+    def test_what_is_named_beats_what_a_provider_s_row_says(self):
+        settings = Client(provider="atlassian", audience="urn:a", param={"prompt": "login"}).settle({})
+        assert cliauth.extras(settings)["audience"] == "urn:a" and cliauth.extras(settings)["prompt"] == "login"
+
+    def test_an_issuer_without_metadata_is_spelt_as_the_id_token_has_it_but_for_the_slash(self):
+        issuer = cliauth.Server({"issuer": "https://a/"}, {}, print).issuer
+        assert [issuer(iss) for iss in (None, "https://a", "https://a/", "https://b")] == [
+            "https://a/", "https://a", "https://a/", "https://a/"]
 
     def test_profiles_that_nobody_named_never_share_a_name(self):
         places = ["https://id.example.com", "https://id.example.com/a", "https://id.example.com/A", "https://127.0.0.1",
@@ -1956,6 +2047,7 @@ class TestClient:
 # ─── Every provider by name ──────────────────────────────────────────────────────────────────────────────────────────
 
 NO_GRANT = {"error": "invalid_grant", "error_description": "Unknown or expired refresh token."}
+USER = {"object": "user", "id": "user_01", "email": "ada@example.com"}
 WORDS = ("error", "error_description", "code", "message", "msg", "error_code", "errorCode", "errorSummary")
 WAITING, SLOWER = {"error": "authorization_pending"}, {"error": "slow_down"}
 PLAIN = {"id_token": None, "scope": None}  # of OAuth 2.0 alone, and as was asked
@@ -2024,11 +2116,15 @@ SYSTEMS = {
         asks={"provider": "authkit", "organization_id": "org_01EXAMPLE"},
         token={"token_type": None, "expires_in": None, "id_token": None, "scope": None,
                "organization_id": "org_01EXAMPLE",
-               "user": {"object": "user", "id": "user_01", "email": "ada@example.com"},
+               "user": USER,
                "authentication_method": "GoogleOAuth"}, jwt=True,
         extra={"organization_id": "org_01EXAMPLE", "authentication_method": "GoogleOAuth",
-               "user": {"object": "user", "id": "user_01", "email": "ada@example.com"}},
+               "user": USER},
         dead=(400, {"code": "invalid_grant", "message": "Refresh token already exchanged."})),
+    "WorkOS AuthKit, with its API key": dict(
+        login="--provider workos --client-id ID", client_auth="post", jwt=True, asks={"provider": "authkit"},
+        endpoints={"authorization": "/user_management/authorize", "token": "/user_management/authenticate"},
+        token={"token_type": None, "expires_in": None, "id_token": None, "scope": None, "user": USER}),
     "TOKI": dict(  # endpoints by hand; whose the userinfo is stands in the token response
         login="--authorization-endpoint https://toki.example/authorize --token-endpoint https://toki.example/token "
               "--userinfo-endpoint 'https://toki.example/users/{user_id}' --client-id ID "
@@ -2069,7 +2165,8 @@ SYSTEMS = {
         asks={"scope": "openid profile email offline_access"}, token={"scope": "profile openid email"}),
     "Google": dict(  # a secret that is none; a refresh token on request; verification_url; codes with their own status
         flows=["browser", "device"], login="--provider google --client-id ID", client_auth="post",
-        issuer="https://accounts.google.com", asks={"access_type": "offline", "prompt": "consent"},
+        issuer="https://accounts.google.com",
+        asks={"access_type": "offline", "prompt": "consent", "scope": "openid email profile"},
         endpoints={"authorization": "/o/oauth2/v2/auth", "token": "/token", "device_authorization": "/device/code",
                    "userinfo": "/v1/userinfo", "revocation": "/revoke"},
         device={"verification_uri": None, "verification_uri_complete": None,
@@ -2120,7 +2217,8 @@ SYSTEMS = {
         dead=(400, {"error": "invalid_request", "error_description": "Refresh token expired."})),
     "Hydra": dict(  # `offline` is its older name for offline_access
         login="--issuer https://hydra.example.com/ --client-id ID --scope 'openid offline'",
-        issuer="https://hydra.example.com", token={"token_type": "bearer", "expires_in": 3599}, lives=3599,
+        issuer="https://hydra.example.com", lives=3599,
+        token={"token_type": "bearer", "expires_in": 3599, "scope": "openid"},
         endpoints={"authorization": "/oauth2/auth", "token": "/oauth2/token", "userinfo": "/userinfo",
                    "revocation": "/oauth2/revoke"}),
     "glewlwyd": dict(  # says nothing at all when it refuses; when it answered is in its answer
@@ -2488,7 +2586,7 @@ def test_organizations_are_profiles_to_switch_between_and_to_sign_in_to_by_name(
 def test_the_readme_has_the_command_line_of_the_five_that_this_was_begun_for():
     with open(os.path.join(HERE, "README.md"), encoding="utf-8") as file:
         readme = re.sub(r"\\\n +", "", file.read())
-    for name in list(SYSTEMS)[:6]:
+    for name in list(SYSTEMS)[:4] + ["TOKI", "TOKI, with a secret"]:
         assert "python3 cliauth.py login " + SYSTEMS[name]["login"] in readme, name
 
 
@@ -2736,7 +2834,8 @@ class TestCommandLine:
         server.script["/api"] = [(200, "körper"), (201, "")]
         options = [word.replace("FILE", str(tmp_path / "body")) for word in options]
         assert cli("request", server.issuer + "/api", *options, stdin=stdin) == (0, "körper", "")
-        assert cli("request", "post", server.issuer + "/api", "-H", "X-A:  b ") == (0, "", "")
+        assert cli("request", "post", server.issuer + "/api", "-H", "X-A:  b ", "-H", "Accept: a/b") == (0, "", "")
+        assert server.requests[1][3]["Accept"] == "a/b"
         verb, _, params, headers = server.requests[0]
         assert (verb, params, headers["Content-Type"]) == received and headers["User-Agent"].startswith("cliauth/")
         assert headers["Authorization"] == "Bearer " + held(signed_in)["token"]["access_token"]

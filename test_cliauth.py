@@ -1389,6 +1389,7 @@ class TestFlows:
     @pytest.mark.parametrize("answer, timeout, code, said", [
         ((403, {"error": "access_denied"}), 300, 1, "the sign-in was denied: "),
         ((400, {"error": "authorization_declined"}), 300, 1, "the sign-in was denied: "),
+        ((500, {"error": "access_denied"}), 300, 1, "the sign-in was denied: "),
         ((400, {"error": "expired_token"}), 300, 3, "the code ran out or was used already (expired_token); "),
         ((200, {"error": "incorrect_device_code"}), 300, 3, "the code ran out or was used already (incorrect_device_"),
         ((400, {"status": 400, "message": "invalid device code"}), 300, 3, "the code ran out or was used already (inv"),

@@ -349,7 +349,7 @@ class Response:
     def said(self, text: "Any") -> str:
         """The server's own words for a terminal, without what it was sent in confidence."""
         text = str(text or "")
-        for secret in (self.sent.get(name) for name in SECRETS):
+        for secret in (self.sent.get(name) for name in SECRETS):  # a shorter one would blot out the error code
             text = text.replace(secret, "…") if isinstance(secret, str) and len(secret) > 3 else text
         return visible(text)
 
@@ -1063,9 +1063,11 @@ def bind_all(host: str, port: int) -> "List[socket.socket]":
             port = found[0].getsockname()[1]  # one port for both
         except OSError as error:
             trouble = error
+            if error.errno == errno.EADDRINUSE:  # somebody else would get the callback
+                break
     if found and trouble.errno != errno.EADDRINUSE:
         return found
-    for each in found:  # or somebody else would get the callback
+    for each in found:
         each.close()
     raise trouble
 
@@ -2254,6 +2256,14 @@ class Client:
             self.relearn(server.metadata)
         return claims
 
+    def revoked(self, record: "Json") -> "Json":
+        """The profile without its tokens, once they were revoked as well as can be."""
+        if record["token"]:
+            server = self.server(record)
+            trouble, record["metadata"] = server.revoke(record["token"]), server.metadata
+            self.terminal.note(f"Signed out of {place_of(server.settings)}{'; ' if trouble else ''}{trouble}.")
+        return {**record, "token": {}, "scope": "", "expires_at": None}
+
     def logout(self, forget: bool = False) -> None:
         """Revokes the tokens (RFC 7009, as well as can be) and deletes them; with forget=True the settings too."""
         try:
@@ -2263,14 +2273,11 @@ class Client:
             known = None
         if known is None:
             return self.terminal.note("Nobody was signed in.")
-        with file.locked(), file.staged() as save:  # that it can be saved is known before anything is revoked
-            record = file.read() or NEW
-            if record["token"]:
-                server = self.server(record)
-                trouble, record["metadata"] = server.revoke(record["token"]), server.metadata
-                self.terminal.note(f"Signed out of {place_of(server.settings)}{'; ' if trouble else ''}{trouble}.")
+        with file.locked():
             if not forget:
-                return save(dump_json({**record, "token": {}, "scope": "", "expires_at": None}))
+                with file.staged() as save:  # that it can be saved is known before anything is revoked
+                    return save(dump_json(self.revoked(file.read() or NEW)))
+            self.revoked(file.read() or NEW)
             with file.writing():
                 os.unlink(file.path)
         return None

@@ -7,6 +7,7 @@ No network, no sleeps, no mocks: a strict authorization server (cliauth.DemoServ
 interface, a person is played by it, and where the claim is about processes, processes are started.
 """
 import contextlib
+import errno
 import io
 import json
 import os
@@ -1008,6 +1009,14 @@ class TestLoopback:
                 with pytest.raises(OSError):
                     cliauth.Listener("http://%s:%d/callback" % (host, at))
             cliauth.Listener("http://127.0.0.1:%d/callback" % port).close()
+
+    def test_a_port_that_is_taken_is_called_so_where_there_is_no_ipv6_too(self, monkeypatch):
+        def bind(host, port):
+            raise OSError(errno.EADDRNOTAVAIL if ":" in host else errno.EADDRINUSE, "")
+        monkeypatch.setattr(cliauth, "bind", bind)
+        with pytest.raises(OSError) as error:
+            cliauth.Listener("http://localhost:6363")
+        assert error.value.errno == errno.EADDRINUSE
 
     def test_a_fixed_port_can_be_used_again_at_once(self):
         with listening() as listener:
@@ -2031,6 +2040,8 @@ class TestClient:
         before = held(signed_in)
         os.mkdir(signed_in.file.path + ".new")
         assert failure(signed_in.logout)[0] == 2 and not server.asked("/revocation") and held(signed_in) == before
+        signed_in.logout(forget=True)  # for which no room is needed
+        assert len(server.asked("/revocation")) == 2 and cliauth.profile_names() == []
 
     def test_logout_looks_for_the_revocation_endpoint_where_no_metadata_were_kept(self, server, signed_in):
         change(signed_in, metadata={})

@@ -387,11 +387,11 @@ def read_answer(response: Response) -> "Json":
     """The members of a success; ErrorResponse for a refusal (RFC 6749 §5.2), InvalidResponse for what is neither."""
     answer, status = response.members(), response.status
     if 300 <= status < 400:
-        raise InvalidResponse(f"{response.url} redirects to {visible(response.headers.get('Location'), 200)}, which is "
-                              "never followed; name the endpoint's own address")
+        raise InvalidResponse(f"{response.url} redirects to {response.said(response.headers.get('Location'))}, which "
+                              "is never followed; name the endpoint's own address")
     if 200 <= status < 300:
         if answer is None:
-            kind = visible(response.headers.get("Content-Type") or "no type", 80)
+            kind = response.said(response.headers.get("Content-Type") or "no type")
             raise InvalidResponse(f"{response.url} answered something that is not JSON ({kind}); check the address")
         if not answer.get("error") and answer.get("ok") is not False:  # GitHub and Slack refuse with a 200
             user = answer.get("authed_user")  # Slack: in there is the token of the person, beside it that of a bot
@@ -779,17 +779,17 @@ class Http:
         return director
 
     def open(self, method: str, url: str, body: "Optional[bytes]" = None, headers: "Optional[Dict[str, str]]" = None,
-             timeout: float = HTTP_TIMEOUT) -> "Any":
+             timeout: float = HTTP_TIMEOUT, names: str = "") -> "Any":
         """The http.client.HTTPResponse of whatever status, its body unread; Unreachable or InvalidResponse if none."""
         from urllib.request import Request
         opener = self.opener(*split_url(url, "the address of a request")[:2])
         request = Request(url, body, {"Accept": "application/json", **(headers or {})}, method=method)
-        started = time.monotonic()
-        self.trace(f"> {method} {visible(url.split('?')[0])} {len(body or b'')} bytes")
+        started, place = time.monotonic(), visible(url.split("?")[0])
+        self.trace(f"> {method} {place}, {len(body or b'')} bytes{names}")
         with exchange_with(url):
             raw = Background(lambda: opener.open(request, timeout=timeout)).result(timeout)
-        self.trace(f"< {raw.status} {visible(raw.headers.get('Content-Type'), 60)} after "
-                   f"{time.monotonic() - started:.3f} s")
+        kind = visible(raw.headers.get("Content-Type") or "no type", 60)
+        self.trace(f"< {raw.status} from {place} after {time.monotonic() - started:.3f} s, {kind}")
         return raw
 
     def send(self, method: str, url: str, form: "Optional[Json]" = None, headers: "Optional[Dict[str, str]]" = None,
@@ -797,9 +797,8 @@ class Http:
         """One exchange, whole and once, within `timeout` seconds."""
         started, place = time.monotonic(), visible(url.split("?")[0])
         body = encode_form(form).encode() if form is not None else None
-        if form:
-            self.trace(f"> with {', '.join(name for name, value in form.items() if value)}")
-        raw = self.open(method, url, body, headers, timeout)
+        names = visible(", ".join(name for name, value in (form or {}).items() if value))
+        raw = self.open(method, url, body, headers, timeout, names and ": " + names)
 
         def whole() -> "Tuple[bytes, Optional[int]]":
             with raw:  # closed where it is read: close() waits for a read in another thread
@@ -814,7 +813,8 @@ class Http:
         bearer = (headers or {}).get("Authorization", "").partition(" ")[2]
         answer = Response(url, raw.status, raw.headers, data, {
             "client_secret": self.settings.get("client_secret"), "access_token": bearer, **(form or {})})
-        self.trace(f"< {len(data)} bytes with {visible(', '.join(answer.members() or {})) or 'no members'}")
+        members = answer.said(", ".join(answer.members() or {}))
+        self.trace(f"< {len(data)} bytes from {place}: {members or 'no members'}")
         return answer
 
 
@@ -991,7 +991,7 @@ class Terminal:
         """
         data = os.read(keyboard, 1 << 16) if isinstance(keyboard, int) else keyboard.recv(1 << 16)
         line, newline, rest = (self.typed + data).partition(b"\n")
-        if not data and not line:
+        if not data and not line or len(line) > BODY_LIMIT:
             raise EOFError
         self.typed = rest if newline or not data else line
         return line.decode("utf-8", "replace").strip() if newline or not data else None
@@ -1328,7 +1328,9 @@ class Server:
                 raise InvalidResponse("the pushed authorization response has no request_uri; ask the provider")
             request = {"client_id": request["client_id"], "request_uri": answer["request_uri"]}
             seconds = number(answer.get("expires_in"))
-        return with_query(self.endpoint("authorization_endpoint"), request), seconds
+        address = with_query(self.endpoint("authorization_endpoint"), request)
+        split_url(address, "the address to open")
+        return address, seconds
 
     def revoke(self, token: "Json") -> str:
         """RFC 7009, the refresh token first, as well as it can be done; what went wrong, "" if nothing did."""
@@ -1444,6 +1446,7 @@ class SignIn:
             if argv:
                 self.terminal.open_browser(argv, address)
             params = self.wait(listener, attempt, redirect_uri)
+            self.terminal.trace(f"< the browser's answer: {visible(', '.join(params))}")
             code = self.server.believe(lambda: read_callback(params, self.server.issuer(), "state" in params and bool(
                 self.server.metadata.get("authorization_response_iss_parameter_supported"))))
             answer = read_answer(self.server.post("token_endpoint", {
@@ -1753,7 +1756,7 @@ class TokenFile:
 
         try:
             with self.writing():
-                write_all(file.fileno(), b" " * (size + self.SPARE))
+                write_all(file.fileno(), os.urandom(size + self.SPARE))  # no file system can compress that
             yield save
         finally:
             file.close()
@@ -2697,6 +2700,7 @@ def sign_out(client: Client, forget: bool, browser: bool) -> None:
     address = server.endpoint("end_session_endpoint")
     if browser and address:  # OpenID Connect RP-Initiated Logout 2; an id_token_hint would be seen in `ps`
         address = with_query(address, {"client_id": server.settings.get("client_id")})
+        split_url(address, "the address to open")
         client.terminal.say(f"To sign out in the browser too, open this address:\n\n    {address}\n")
         argv = client.terminal.browser()[0]
         if argv:

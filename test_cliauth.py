@@ -350,6 +350,8 @@ class TestProtocol:
         body = {"error": "x-S3CRET", "error_description": name + " S3CRET is unknown", "error_uri": "https://x/S3CRET"}
         no = refused(400, body, {}, {name: "S3CRET"})
         assert "S3CRET" not in repr(no) + repr(vars(no)) and name + " … is unknown" in str(no)
+        for status, head in ((302, {"Location": "https://x/?S3CRET"}), (200, {"Content-Type": "S3CRET"})):
+            assert "…" in fails(InvalidResponse, cliauth.read_answer, answered(status, "<", head, {name: "S3CRET"}))
 
     @table("settings, listed, way", [
         ({}, "", ""), ({"client_auth": "basic"}, "client_secret_basic", ""), ({"client_secret": "s"}, "", "basic"),
@@ -707,9 +709,10 @@ class TestHTTP:
         form, headers = {"code": "S3CRET", "scope": "", "client_id": "c"}, {"Authorization": "Bearer HIDDEN"}
         answer = self.send(server.issuer + "/token?key=S3CRET", form, headers)
         traced = "\n".join(self.traced)
-        for part in ("POST %s/token 23 bytes" % server.issuer, "code, client_id", "400 application/json",
-                     "error, error_description, \\x1bname", "%d bytes" % len(answer.body)):
-            assert part in traced
+        place = server.issuer + "/token"
+        assert re.sub(r"\d\.\d{3}", "S", traced) == (
+            "> POST %s, 23 bytes: code, client_id\n< 400 from %s after S s, application/json\n"
+            "< %d bytes from %s: error, error_description, \\x1bname" % (place, place, len(answer.body), place))
         assert "S3CRET" not in traced and "HIDDEN" not in traced
         assert "400 no (… …); " in fails(ErrorResponse, cliauth.read_answer, answer)
 
@@ -1445,6 +1448,16 @@ class TestFlows:
         code, said = failure(client.login, "device")
         assert code == 1 and said.startswith("the device authorization response is not to be trusted: " + name)
         assert client.terminal.opened == [] and client.terminal.text == "" and not server.asked("/token")
+
+    def test_an_address_out_of_the_token_file_is_checked_before_it_is_shown(self, server, signed_in, cli):
+        evil = dict(held(signed_in)["metadata"], end_session_endpoint=server.issuer + "/\x1b[2J")
+        change(signed_in, metadata=dict(evil, authorization_endpoint=evil["end_session_endpoint"]))
+        signed_in.terminal = Played(fetch)
+        words = "the address to open is no plain address: %s/\\x1b[2J?" % server.issuer
+        code, said = failure(signed_in.login, "browser")
+        assert (code, signed_in.terminal.opened, signed_in.terminal.text) == (2, [], "") and said.startswith(words)
+        code, _, err = cli("logout", "--browser")
+        assert code == 2 and words in err and "\x1b" not in err and held(signed_in)["token"] == {}
 
     def test_the_code_is_shown_with_a_warning_and_the_device_code_never(self, server, clock):
         server.extra["/device_authorization"] = {
@@ -2958,7 +2971,8 @@ class TestCommandLine:
             token = held(Client())["token"]
             secrets.update(token[name] for name in ("access_token", "refresh_token", "id_token") if token)
         secrets.update(server.asked("/token")[0][name] for name in ("code", "code_verifier"))
-        assert "> POST %s/token" % server.issuer in said and re.search("\n< 200 application/json ", said)
+        for part in ("> POST I/token, ", "\n< 200 from I/token after ", "\n< the browser's answer: code, iss, state\n"):
+            assert part.replace("I/", server.issuer + "/") in said
         assert len(secrets) >= 8 and not [secret for secret in secrets if secret in said]
 
     def test_a_program_mounts_the_commands_in_its_own_argparse(self, server, signed_in, capsys):

@@ -1731,15 +1731,25 @@ class TokenFile:
                     if time.monotonic() > end:
                         raise busy
                     time.sleep(0.03)
+                self.recover()
                 yield
         finally:
             mutex.release()
+
+    def recover(self) -> None:
+        """Puts in its place what somebody had written whole before dying: it may hold the only good refresh token."""
+        left = TokenFile(self.path + ".new")
+        try:
+            if left.read():
+                self.replace(left.path)
+        except (UsageError, OSError):  # it is replaced when somebody writes
+            pass
 
     @contextmanager
     def staged(self) -> "Iterator[Callable[[bytes], None]]":
         """Gives save(), once it is sure that it can succeed: the room is taken on disk before a refresh token is spent.
 
-        One fixed name, since the lock is held: what a crash left behind is replaced, never followed.
+        One fixed name, since the lock is held: what a crash left behind is finished or replaced, never followed.
         """
         temporary = self.path + ".new"
         with self.writing():
@@ -1759,8 +1769,8 @@ class TokenFile:
                 write_all(file.fileno(), os.urandom(size + self.SPARE))  # no file system can compress that
             yield save
         finally:
-            file.close()
-            if os.path.lexists(temporary):
+            if not file.closed:  # else it is in its place, or waits to be recovered
+                file.close()
                 os.unlink(temporary)
 
     def replace(self, temporary: str) -> None:
@@ -1774,6 +1784,7 @@ class TokenFile:
                 if error.errno == errno.EBUSY:  # a bind mount: it cannot be replaced, only filled
                     with open(temporary, "rb") as new, open(self.path, "r+b") as old:
                         write_all(old.fileno(), new.read())
+                    os.unlink(temporary)
                     break
                 if os.name != "nt" or tries == 99:  # on Windows it fails while somebody reads the file
                     raise

@@ -1592,6 +1592,13 @@ def start(*args, **streams):
         "stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **streams})
 
 
+def refusing(number):
+    """A system call that fails with that errno."""
+    def refuse(*args):
+        raise OSError(number, os.strerror(number))
+    return refuse
+
+
 class Slow:
     """An answer that says when it is asked for, and is given when the test says so."""
 
@@ -1635,10 +1642,8 @@ class TestTokenFile:
                          for path in sorted(tmp_path.glob("a/**/*")) + [tmp_path / "a"])
             return json.dumps(TOKEN)
 
-        def refuse(*args):  # as some file systems do
-            raise PermissionError(1, "Operation not permitted")
-        for name in () if chmod else ("chmod", "fchmod"):
-            monkeypatch.setattr(os, name, refuse)
+        for name in () if chmod else ("chmod", "fchmod"):  # some file systems refuse
+            monkeypatch.setattr(os, name, refusing(errno.EPERM))
         server.script["/token"] = [(200, TOKEN), (200, look)]
         before = os.umask(umask)
         try:
@@ -1743,6 +1748,29 @@ class TestTokenFile:
         signed_in.refresh()
         assert (tmp_path / "victim").read_text() == "mine" and not os.path.islink(path)
         assert len(os.listdir(os.path.dirname(path))) == 3  # it, its lock, and the name of the current profile
+
+    @pytest.mark.parametrize("whole, requests", [(True, 1), (False, 2)])
+    def test_what_was_written_whole_before_a_death_is_put_in_its_place_by_the_next_one(
+            self, server, signed_in, monkeypatch, whole, requests):
+        path, before = signed_in.locate().path, held(signed_in)
+        with monkeypatch.context() as death:
+            death.setattr(os, "replace", refusing(errno.EACCES))
+            assert failure(signed_in.refresh)[0] == 2 and held(signed_in) == before
+        if not whole:
+            os.truncate(path + ".new", os.path.getsize(path) // 2)
+            server.families[before["token"]["refresh_token"]]["newest"] = before["token"]["refresh_token"]
+        change(signed_in, expires_at=1)
+        assert signed_in.access_token() in server.access and len(server.asked("/token")) == requests
+        assert held(signed_in)["token"]["refresh_token"] in server.families and not os.path.exists(path + ".new")
+
+    def test_a_file_that_cannot_be_replaced_as_a_bind_mount_is_filled(self, signed_in, monkeypatch):
+        path, before = signed_in.locate().path, held(signed_in)["token"]
+        inode = os.stat(path).st_ino
+        with monkeypatch.context() as mount:
+            mount.setattr(os, "replace", refusing(errno.EBUSY))
+            signed_in.refresh()
+        assert held(signed_in)["token"] != before and os.stat(path).st_ino == inode
+        assert not os.path.exists(path + ".new")
 
 
 # ─── 10 Client ───────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -771,10 +771,10 @@ class Http:
         director.add_handler(request.HTTPSHandler(context=self.tls()) if scheme == "https" else request.HTTPHandler())
         if host not in LOOPBACK and not request.proxy_bypass(host):
             proxy = request.getproxies().get(scheme) or request.getproxies().get("all")
-            if proxy and not re.match(r"http://|[^:/]+(:\d+)?/?\Z", proxy):
-                kind = visible(proxy.split(":")[0], 20)
-                raise UsageError(f"Python cannot use a proxy of the kind {kind}; name an http:// proxy in HTTPS_PROXY, "
-                                 "or list the host in NO_PROXY")
+            if proxy and not re.match(r"(?i)(http://)?([^/]*@)?([^:/@]+|\[[^/@]+\])(:\d+)?(/|\Z)", proxy):
+                kind = re.match(r"\w+(?=://)|", proxy).group()  # type: ignore[union-attr]  # the rest may hold a password
+                raise UsageError(f"Python cannot use a proxy of the kind {kind or 'unknown'}; name one like "
+                                 "http://host:port in HTTPS_PROXY, or list the host in NO_PROXY")
             director.add_handler(request.ProxyHandler({scheme: proxy} if proxy else {}))
         return director
 
@@ -783,10 +783,10 @@ class Http:
         """The http.client.HTTPResponse of whatever status, its body unread; Unreachable or InvalidResponse if none."""
         from urllib.request import Request
         opener = self.opener(*split_url(url, "the address of a request")[:2])
-        request = Request(url, body, {"Accept": "application/json", **(headers or {})}, method=method)
         started, place = time.monotonic(), visible(url.split("?")[0])
         self.trace(f"> {method} {place}, {len(body or b'')} bytes{names}")
-        with exchange_with(url):
+        with exchange_with(url):  # what stands in brackets may be no IPv6 address
+            request = Request(url, body, {"Accept": "application/json", **(headers or {})}, method=method)
             raw = Background(lambda: opener.open(request, timeout=timeout)).result(timeout)
         kind = visible(raw.headers.get("Content-Type") or "no type", 60)
         self.trace(f"< {raw.status} from {place} after {time.monotonic() - started:.3f} s, {kind}")

@@ -21,6 +21,7 @@ import sys
 import threading
 import time
 from hashlib import sha256
+from itertools import takewhile
 
 
 def run_with_pytest():
@@ -207,10 +208,12 @@ class TestText:
             https://id# https://id:0/ https://id:65536 https://id:123456 https://id: https://id:x https://id:８０/ //id
             https://bücher.example https://id/ü https://id%2eexample ftp://id/ file:///etc/passwd javascript:alert(1)
             https:///x https:/id""".split() + ["", "https://id/\n", "https://id\n", "\thttps://id", "https://e\til/",
-                                               "https://id/ b", "https://id\0", "https://id/\x7f", "id.example"]),
+                                               "https://id/ b", "https://id\0", "https://id/\x7f", "https://id/\t",
+                                               "https://id/?\n", "id.example"]),
         ("it must begin with https://, or be on this machine: %s", [
-            "http://id.example/", "http://127.0.0.1.evil.example", "http://127.1/", "http://0.0.0.0:80/",
-            "http://127.0.0.2/", "http://[::]/", "http://localhost.evil.example"])])
+            "http://id.example/", "http://127.0.0.1.evil.example", "http://127.1/", "http://0.0.0.0:80/", "http://0x7f.1",
+            "http://127.0.0.2/", "http://[::]/", "http://localhost.evil.example", "http://localhost./",
+            "http://2130706433", "http://[::ffff:127.0.0.1]", "http://[0:0:0:0:0:0:0:1]/"])])
     def test_tricks_with_addresses_are_refused_before_urlsplit_sees_them(self, words, urls):
         assert [fails(UsageError, cliauth.split_url, url, "it") for url in urls] == [
             words % cliauth.visible(url) for url in urls]
@@ -226,7 +229,7 @@ class TestText:
     @table("text", [
         b"NaN", b"[Infinity]", b'{"a": -Infinity}', b'{"a": 1, "a": 1}', b'[{"b": {"a": 1, "a": 2}}]', b"",
         b'"\\ud800"', b'{"\\udc00": 1}', b"[" * 41 + b"1" + b"]" * 41, b'{"a":' * 41 + b"1" + b"}" * 41, b"[" * 100000,
-        b'{"a":' * 100000, b"1" * 400, b"-" + b"1" * 5000, b"1e999", b"-1E999", b"0." + b"1" * 5000, b"{", b"{} x",
+        b'{"a":' * 100000, b"9" * 40, b"-" + b"1" * 5000, b"1e999", b"-1E999", b"0." + b"1" * 5000, b"{", b"{} x",
         b"[" * 100000 + b"]" * 100000, b'"\xe9"', "[1]".encode("utf-16"), b"<html>"], ids=lambda text: str(text[:20]))
     def test_json_that_could_not_be_written_again_is_a_value_error(self, text):
         with pytest.raises(ValueError):
@@ -374,12 +377,16 @@ class TestProtocol:
         assert cliauth.client_authentication(settings, {}, "e30.e30.x") == ({}, {
             "client_id": "my cli:1", "client_assertion": "e30.e30.x", "client_assertion_type": kind})
 
-    def test_each_attempt_has_secrets_of_its_own_and_knows_its_state(self):
+    def test_each_attempt_has_secrets_of_its_own_and_knows_its_state(self, monkeypatch):
+        import secrets
+        compare, compared = secrets.compare_digest, set()
+        monkeypatch.setattr(secrets, "compare_digest", lambda *both: compared.update(map(type, both)) or compare(*both))
         first, second = cliauth.Attempt(True, True), cliauth.Attempt(True, True)
         values = list(vars(first).values()) + list(vars(second).values())
         assert len(set(values)) == 6 and all(re.match(r"[\w-]{43}\Z", value) for value in values)
         others = [{"state": state} for state in ("", "é", "\udc80", first.state, second.state[:-1], second.state + "x")]
         assert second.owns({"state": second.state}) and not any(second.owns(other) for other in others + [{}])
+        assert compared == {bytes}  # in constant time; of text it would take ASCII alone
         first.code_verifier = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"  # RFC 7636, appendix B
         assert first.code_challenge() == "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM"
 
@@ -444,7 +451,7 @@ class TestProtocol:
     @table("message, answers", [
         ("", [{"token_type": "bearer", "user": {}}, {"token_type": 0, "refresh_token": None, "id_token": ""}]),
         ("the token response holds no access_token; check --token-endpoint", [{"access_token": x} for x in ("", None)]),
-        ("the access_token" + ASCII, [{"access_token": value} for value in (5, "a b", "a\r\nX: y", "a\n", "a\0")]),
+        ("the access_token" + ASCII, [{"access_token": x} for x in (5, "a b", "a\r\nX: y", "a\n", "a\0", "a\x7f")]),
         ("the refresh_token" + ASCII, [{"refresh_token": "ü"}]), ("the id_token" + ASCII, [{"id_token": ["x"]}]),
         ("the token is of type DPoP\\n" + ALIEN, [{"token_type": "DPoP\n"}]),
         ("the token is of type ['mac']" + ALIEN, [{"token_type": ["mac"]}])])
@@ -481,13 +488,16 @@ class TestProtocol:
               {"nonce": None, "NONCE": ""}, {"iss": "https://any", "ISSUER": ""}, {"iat": NOW + 119},
               {"auth_time": NOW - 60, "MAX_AGE": "60"}, {"iss": "google", "ISSUER": "https://google"},
               {"iss": "https://ms/t-1/v2", "tid": "t-1", "ISSUER": "https://ms/{tenantid}/v2"},
-              {"at_hash": "77QmUPtjPfzWtF2AnpK9RQ", "TOKEN": "jHkWEdUXMU1BwAsC4vtUsZwnNvTIxEl0z9K3vx5KF0Y"}]),  # A.3
+              {"at_hash": "77QmUPtjPfzWtF2AnpK9RQ", "TOKEN": "jHkWEdUXMU1BwAsC4vtUsZwnNvTIxEl0z9K3vx5KF0Y"},  # A.3
+              {"at_hash": "4hulEO2T04y86FsZK2pA8fxDcRCCi6uc", "ALG": "ES384"}] + [
+                  {"at_hash": "dTR5nNqNrsxqjWP_lCTH2ESWpeTv9f1yZraJ_wsSjjE", "ALG": a} for a in ("PS512", "EdDSA")]),
         ("used: an encrypted one cannot be read here; ask the provider", [{"ID_TOKEN": "a.b.c.d.e"}]),
         ("used: it is not a signed JWT; ask the provider", [{"ID_TOKEN": "opaque"}]),
-        ("trusted: it is unsigned", [{"ALG": "none"}, {"ALG": "None"}, {"ALG": None}]),
+        ("trusted: it is unsigned", [{"ALG": "none"}, {"ALG": "None"}, {"ALG": None}, {"ID_TOKEN": "e30.e30.x"}]),
         ("trusted: iss is evil\\n, not https://id/; if you trust that one, name it as --issuer", [{"iss": "evil\n"}]),
         ("trusted: iss is https://id, not https://id/; if you trust that one, name it as --issuer", [
             {"iss": "https://id"}]),
+        ("trusted: iss is d/, not https://id/; if you trust that one, name it as --issuer", [{"iss": "d/"}]),
         ("trusted: iss is t-2, not https://t-1; if you trust that one, name it as --issuer", [
             {"iss": "t-2", "tid": "t-1", "ISSUER": "https://{tenantid}"}]),
         ("trusted: it was issued to another client (aud my-cli)", [{"azp": "other"}]),
@@ -501,7 +511,7 @@ class TestProtocol:
         ("trusted: its nonce belongs to another sign-in", [{"nonce": "x"}, {"nonce": None}]),
         ("trusted: at_hash belongs to another access token", [{"at_hash": "77"}, {"at_hash": 5, "ALG": "EdDSA"}]),
         ("trusted: the person signed in longer ago than max_age allows", [
-            {"auth_time": NOW - 181, "MAX_AGE": "60"}, {"MAX_AGE": "60"}])])
+            {"auth_time": NOW - 181, "MAX_AGE": "60"}, {"MAX_AGE": "60"}, {"auth_time": NOW - 121, "MAX_AGE": 0}])])
     def test_an_id_token_is_for_this_client_this_sign_in_and_now(self, fault, rows):
         for row in rows:
             claims = dict(dict(iss="https://id/", aud="my-cli", sub="ada", iat=NOW, exp=NOW + 600, nonce="n"), **row)
@@ -573,7 +583,8 @@ def talker(*pieces):
         with contextlib.suppress(OSError):
             while True:
                 with door.accept()[0] as connection, contextlib.suppress(ConnectionError):
-                    talker.heard = connection.recv(1 << 16)
+                    with connection.makefile("rb") as request:
+                        talker.heard = b"".join(takewhile(lambda line: line != b"\r\n", request))
                     for piece in pieces:
                         over.wait(piece) if isinstance(piece, float) else connection.sendall(piece)
     thread = threading.Thread(target=serve)
@@ -589,8 +600,11 @@ def talker(*pieces):
 
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory):
-    """The files of two certificates, each with its key, that nobody trusts: for 127.0.0.1, and for another host."""
-    files = [str(tmp_path_factory.mktemp("tls") / "cert.pem") for _ in range(2)]
+    """The files of certificates, each with its key, that nobody trusts: for 127.0.0.1, for another host, and for
+    127.0.0.1 at other times."""
+    import shutil
+    import ssl
+    files = [str(tmp_path_factory.mktemp("tls") / "cert.pem") for _ in range(4)]
     for path, name in ((files[0], "IP:127.0.0.1"), (files[1], "DNS:elsewhere.example")):
         command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /CN=test -addext"
         try:
@@ -598,6 +612,12 @@ def certificates(tmp_path_factory):
                            check=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         except (OSError, subprocess.CalledProcessError):
             pytest.skip("no openssl command that can make a certificate")
+    with open(files[0]) as file:
+        ours = ssl.PEM_cert_to_DER_cert(file.read())
+    for path, date in ((files[2], b"200101000000Z"), (files[3], b"490101000000Z")):
+        shutil.copy(files[0] + ".key", path + ".key")
+        with open(path, "w") as file:  # nobody checks how a root is signed
+            file.write(ssl.DER_cert_to_PEM_cert(re.sub(rb"\d{12}Z", date, ours)))
     return files
 
 
@@ -631,8 +651,8 @@ class TestHTTP:
         assert headers["User-Agent"].startswith("cliauth/%s " % cliauth.__version__)  # GitHub wants one
 
     @table("head, drop", [
-        (b"", b""), (b"", b"H"), (OK, b"A: b\r\n"), (OK + b"\r\n", b"x"), (OK + b"Content-Length: 999\r\n\r\n", b"x"),
-        (OK + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n")])
+        (b"", b""), (b"", b"H"), (b"", b"HTTP/1.1 100 Continue\r\n\r\n"), (OK, b"A: b\r\n"), (OK + b"\r\n", b"x"),
+        (OK + b"Content-Length: 999\r\n\r\n", b"x"), (OK + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n")])
     def test_a_dripping_server_cannot_outlive_the_deadline(self, head, drop):
         with talker(head, *[drop, 0.05] * 100) as place:
             started = time.monotonic()
@@ -647,6 +667,8 @@ class TestHTTP:
         (b"SSH-2.0-x\x1b\r\n", InvalidResponse, "%s does not speak HTTP: SSH-2.0-x\\x1b\\r\\n; check the address"),
         (OK + b"A: b\r\n" * 101 + b"\r\n", InvalidResponse, "%s does not speak HTTP: got more than 100 headers"),
         (OK + b"A: " + b"b" * 70000 + b"\r\n\r\n", InvalidResponse, "%s does not speak HTTP: got more than 65536"),
+        (OK + b"Transfer-Encoding: chunked\r\n\r\n1;" + b"e" * 70000, InvalidResponse, "%s does not speak HTTP: got"),
+        (b"<html>", InvalidResponse, "%s does not speak HTTP: <html>; check the address"),  # HTTP/0.9
         (b"", Unreachable, "%s cannot be reached: Remote end closed connection without response; check the ")])
     def test_a_broken_answer_is_an_error_that_says_what_helps(self, answer, kind, message):
         with talker(answer) as place:
@@ -663,32 +685,104 @@ class TestHTTP:
             words = fails(Unreachable, self.send, "http://%s%s" % (place, path))
         assert words == place + " cannot be reached: Connection refused; check the network and the address"
 
-    def test_loopback_never_goes_through_a_proxy_and_all_else_does(self, server, monkeypatch):
-        with talker(b"HTTP/1.1 403 Not you\r\n\r\n") as place:
-            for name in ("http_proxy", "HTTPS_PROXY", "ALL_PROXY"):
-                monkeypatch.setenv(name, "http://" + place)
-            assert self.send(server.issuer + "/.well-known/openid-configuration").status == 200
-            assert "403 Not you" in fails(Unreachable, self.send, "https://id.example:84/token", {"code": "S3CRET"})
-        assert talker.heard.startswith(b"CONNECT id.example:84 HTTP/1.") and b"S3CRET" not in talker.heard
+    @table("host", ["id.example", "[:]", "[127.0.0.1]"])
+    def test_a_host_that_python_cannot_spell_is_an_error_like_any_other(self, host, monkeypatch):
+        def lookup(*_, **__):
+            raise UnicodeError("label empty or too long")
+        monkeypatch.setattr(socket, "getaddrinfo", lookup)
+        words = fails(InvalidResponse, self.send, "https://%s/" % host)
+        assert words.startswith(host + " does not speak HTTP: ") and words.endswith("; check the address")
 
-    @table("name, kind", [("HTTPS_PROXY", "socks5"), ("HTTPS_PROXY", "https"), ("all_proxy", "socks5h")])
-    def test_a_proxy_that_python_cannot_use_is_refused_by_name(self, name, kind, monkeypatch):
-        monkeypatch.setenv(name, kind + "://me:S3CRET@127.0.0.1:1080")
-        assert fails(UsageError, self.send, "https://id.example/") == (
-            "Python cannot use a proxy of the kind " + kind
-            + "; name an http:// proxy in HTTPS_PROXY, or list the host in NO_PROXY")
+    def test_a_name_that_is_looked_up_for_ever_cannot_outlive_the_deadline(self, monkeypatch):
+        found = threading.Event()
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found.wait(5))
+        words = fails(Unreachable, self.send, "https://id.example/", timeout=0.1)
+        found.set()
+        assert words == "no whole answer within 0.1 s; check the network, and try again"
 
-    def test_only_a_trusted_certificate_of_that_very_host_will_do(self, certificates, monkeypatch):
-        ours, other = certificates
+    def test_nor_can_a_server_that_takes_no_more_of_the_request_nor_one_where_no_thread_can_be_had(self, monkeypatch):
+        def start(thread):
+            raise RuntimeError("can't start new thread")
+        http = cliauth.Http({}, print)
+        with talker(5.0) as place:
+            words = fails(Unreachable, http.open, "POST", "http://%s/" % place, b"x" * (1 << 24), timeout=0.2)
+            assert re.search("no whole answer|timed out", words)
+        with talker(5.0) as place:
+            monkeypatch.setattr(threading.Thread, "start", start)
+            words = fails(Unreachable, http.open, "GET", "http://%s/" % place, timeout=0.2)
+        assert words == place + " cannot be reached: timed out; check the network and the address"
+
+    def test_for_the_body_is_left_what_the_head_has_not_taken(self, monkeypatch):
+        given, result = [], cliauth.Background.result
+        monkeypatch.setattr(cliauth.Background, "result", lambda *args: given.append(args[1]) or result(*args))
+        with talker(0.05, OK + b"\r\n") as place:
+            self.send("http://%s/" % place)
+        assert given[0] == 5 and given[1] < 4.96
+
+    def test_loopback_never_goes_through_a_proxy_and_all_else_does_but_for_no_proxy(self, server, monkeypatch):
+        def nowhere(host, *_, **__):
+            raise OSError("there is no network for " + host)
+        with talker(b"HTTP/1.1 407 Not you\r\n\r\n") as place:
+            for kind in ("http://me:S3CRET@", "HTTP://me:S3CRET@", "me:S3CRET@", ""):
+                for name in ("http_proxy", "HTTPS_PROXY", "ALL_PROXY"):
+                    monkeypatch.setenv(name, kind + place)
+                assert self.send(server.issuer + "/.well-known/openid-configuration").status == 200
+                words = fails(Unreachable, self.send, "https://id.example:84/token", {"code": "S3CRET"})
+                assert "407 Not you" in words and "S3CRET" not in words + str(self.traced)
+                assert talker.heard.startswith(b"CONNECT id.example:84 HTTP/1.") and b"S3CRET" not in talker.heard
+                assert (b"Basic bWU6UzNDUkVU" in talker.heard) == bool(kind)  # me:S3CRET
+            monkeypatch.setenv("HTTPS_PROXY", "socks5://" + place)  # of no account where it is not used
+            monkeypatch.setenv("NO_PROXY", "other.example, .example")
+            monkeypatch.setattr(socket, "getaddrinfo", nowhere)
+            assert "no network for id.example;" in fails(Unreachable, self.send, "https://id.example/")
+
+    @table("pieces, kind, message", [
+        ([b"SSH-2.0-x\r\n"], InvalidResponse, "id.example does not speak HTTP: SSH-2.0-x\\r\\n; check the address"),
+        ([OK, *[b"A: b\r\n", 0.05] * 100], Unreachable, "no whole answer within 0.3 s; check the network"),
+        ([b""], Unreachable, "id.example cannot be reached: "),
+        ([OK + b"\r\nSSH-2.0-x\r\n"], Unreachable, "id.example cannot be reached: ")])
+    def test_a_broken_proxy_is_an_error_like_a_broken_server(self, pieces, kind, message, monkeypatch):
+        with talker(*pieces) as place:
+            monkeypatch.setenv("HTTPS_PROXY", "http://me:S3CRET@" + place)
+            words = fails(kind, self.send, "https://id.example/", timeout=0.3)
+            assert words.startswith(message) and "S3CRET" not in words
+
+    @table("proxy, kind", [
+        ("socks5://me:S3CRET@127.0.0.1:1080", "socks5"), ("https://me:S3CRET@127.0.0.1:1080", "https"),
+        ("http:/me:S3CRET@127.0.0.1:1", "unknown"),
+        ("http://me:S3CRET", "http"), ("http://me:S3/CRET@127.0.0.1:1", "http"), ("//S3CRET@127.0.0.1:1", "unknown")])
+    def test_a_proxy_that_python_cannot_use_is_refused_by_name(self, proxy, kind, monkeypatch):
+        for name in ("HTTPS_PROXY", "all_proxy"):
+            monkeypatch.setenv(name, proxy)
+            assert fails(UsageError, self.send, "https://id.example/") == (
+                "Python cannot use a proxy of the kind " + kind
+                + "; name one like http://host:port in HTTPS_PROXY, or list the host in NO_PROXY")
+            monkeypatch.delenv(name)
+
+    def test_only_a_trusted_certificate_of_that_very_host_and_of_today_will_do(self, certificates, monkeypatch):
+        import ssl
+        ours, other, expired, early = certificates
+        monkeypatch.setattr(ssl.SSLContext, "load_default_certs", lambda self: self.load_verify_locations(ours))
         with behind_tls(ours) as url:
-            for settings in ({}, {"ca_file": other}):
-                words = fails(Unreachable, self.send, url, **settings)
-                assert words.startswith("the certificate of 127.0.0.1:") and "--ca-file" in words
+            assert self.send(url).status == 200  # the system's roots
+            words = fails(Unreachable, self.send, url, ca_file=other)
+            assert words.startswith("the certificate of 127.0.0.1:") and "--ca-file" in words
+            monkeypatch.setenv("SSL_CERT_FILE", other)
+            assert fails(Unreachable, self.send, url) == words
             assert self.send(url, ca_file=ours).status == 200
-            monkeypatch.setenv("SSL_CERT_FILE", ours)
-            assert self.send(url).status == 200
         with behind_tls(other) as url:
-            assert fails(Unreachable, self.send, url, ca_file=other).endswith("; check the address")
+            assert fails(Unreachable, self.send, url).endswith("; check the address")
+        for cert, cause in ((expired, "certificate has expired"), (early, "certificate is not yet valid")):
+            with behind_tls(cert) as url:
+                words = fails(Unreachable, self.send, url, ca_file=cert)
+                if sys.version_info >= (3, 7):  # 3.6 does not tell why
+                    assert words.endswith(" cannot be trusted: %s; check this machine's clock" % cause)
+
+    def test_what_speaks_no_tls_or_nothing_else_is_no_server_for_us(self, server, certificates):
+        url = server.issuer.replace("http:", "https:")
+        assert fails(Unreachable, self.send, url).startswith(url[8:] + " cannot be reached: ")
+        with behind_tls(certificates[0]) as url:
+            assert " cannot be reached: " in fails(Unreachable, self.send, url.replace("https:", "http:"))
 
     @table("content", [None, "no certificate", ""])
     def test_files_without_certificates_are_an_error(self, content, tmp_path, monkeypatch):
@@ -904,9 +998,11 @@ class TestLoopback:
         ("http://127.0.0.1:0/callback", "/callback", 0), ("http://127.0.0.1:0", "/", 0), ("http://[::1]:0/", "/", 0),
         ("http://127.0.0.1:0/a/b?x=0", "/a/b", 0), ("http://[::1]:0/cb", "/cb", 0), ("http://localhost:0", "/", 0),
         ("http://localhost:0/callback", "/callback", 1)])
-    def test_the_callback_arrives_at_the_redirect_uri_as_it_was_given(self, uri, target, which):
+    def test_the_callback_arrives_at_the_redirect_uri_as_it_was_given(self, uri, target, which, monkeypatch):
         if "127.0.0.1" not in uri:
             need_ipv6()
+        for name in ("getaddrinfo", "gethostbyaddr", "getnameinfo", "getfqdn"):  # nobody is looked up
+            monkeypatch.delattr(socket, name)
         with listening(uri) as listener:
             port = listener.sockets[0].getsockname()[1]
             assert listener.redirect_uri == uri.replace(":0", ":%d" % port, 1)
@@ -923,18 +1019,21 @@ class TestLoopback:
 
     @table("status, ignored, changes", [  # the answer, what is remembered, what is changed in the true request
         (405, "a request that was no GET", [("GET", "POST"), ("GET", "HEAD"), ("GET", "OPTIONS")]),
-        (400, "a request that was no GET", [("GET ", "GET http://{host}"), ("MARK", "\xe9"), ("MARK", "\0"),
-                                            (" HTTP/1.1", ""), (TRUE, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")]),
+        (400, "a request that was no GET", [("GET ", "GET http://{host}"), ("GET", "get"), ("MARK", "\0"),
+                                            ("MARK", "\xe9"), (" HTTP/1.1", ""), (TRUE, "PRI * HTTP/2.0\r\n\r\n")]),
         (None, "a request that was no GET", [(TRUE, "GET /" + "x" * 70000)]),  # an answer may get lost
-        (400, "a request for host evil\\x1b.example", [("{host}", "evil\x1b.example")]),
+        (400, "a request for host evil\\x1b.example", [
+            ("{host}", "evil\x1b.example"), (TRUE, "GET / HTTP/1.1\r\nHost: evil\x1b.example\r\n\r\n")]),
+        (400, ..., [("{host}", host) for host in ("{host}.evil.example", "{host}0", "evil.x:{host}", "me@{host}")]),
         (400, "a request for host 127.0.0.1", [("{host}", "127.0.0.1")]),
         (400, "a request for host None", [("Host: {host}\r\n", "")]),
         (400, "a request in which host comes twice", [("\r\n\r\n", "\r\nhost: evil.example\r\n\r\n")]),
-        (404, None, [("/callback?code=MARK&state=ours", "/favicon.ico")] + [
+        (404, None, [("/callback?code=MARK&state=ours", "/favicon.ico"),
+                     (TRUE, "GET /favicon.ico HTTP/1.1\r\nSec-Fetch-Mode: no-cors\r\nHost: {host}\r\n\r\n")] + [
             ("/callback", path) for path in ("/callback/", "/Callback", "/%63allback", "//callback", "/")]),
         (400, "a request from inside a page", [
             ("\r\n\r\n", "\r\nSec-Fetch-Mode: %s\r\n\r\n" % mode) for mode in ("cors", "no-cors", "websocket")]),
-        (400, "a request in which code comes twice", [("&state", "&code=2&state")]),
+        (400, "a request in which code comes twice", [("&state", "&code=2&state"), ("&state=", "&code=2&state=not-")]),
         (400, "a request in which state comes twice", [("ours", "ours&%73tate=ours")]), (400, ..., [("MARK", "%ff")]),
         (400, "an answer without our state", [("ours", "theirs"), ("&state=ours", ""), ("code=MARK", "")]),
         (400, "an answer without our state (error denied\\x1b)", [
@@ -946,6 +1045,7 @@ class TestLoopback:
                 params, page = visit(listener, TRUE.replace(old, new))
                 assert params is None and not re.search("MARK|theirs|evil|denied", page)
                 assert status is None or page[:13] == ("HTTP/1.1 %d " % status if status else "")
+                assert "return to the terminal" in page or not page
             assert ignored is ... or listener.ignored == [ignored] * (ignored is not None)
             assert visit(listener)[0] == {"code": "MARK", "state": "ours"}
 
@@ -964,8 +1064,8 @@ class TestLoopback:
         headers = dict(line.split(": ", 1) for line in head.split("\r\n")[1:])
         assert params == {"error": "MARK", "state": "ours"} and "MARK" not in page and "terminal" in body
         assert head.startswith("HTTP/1.1 %s\r\n" % status) and "<h1>%s</h1>" % title in body
-        assert headers.pop("Content-Security-Policy").startswith("default-src 'none'; ")
         assert headers == {
+            "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
             "Content-Type": "text/html; charset=utf-8", "Content-Length": str(len(body.encode())),
             "Connection": "close", "Cache-Control": "no-store", "Referrer-Policy": "no-referrer",
             "X-Content-Type-Options": "nosniff"}
@@ -977,8 +1077,11 @@ class TestLoopback:
                 stack.enter_context(connect(listener, "GET /callback?code=" if number % 2 else ""))
                 serve(listener)
             assert len(listener.heads) <= 64 and not select.select(listener.sources(), [], [], 0)[0]
+            assert {each.gettimeout() for each in listener.sources()} == {0}
             slow = stack.enter_context(connect(listener, TRUE[:30]))
-            assert serve(listener) is None
+            for _ in range(60):  # the oldest make room
+                stack.enter_context(connect(listener))
+                assert serve(listener) is None
             slow.sendall(TRUE[30:].replace("{host}", listener.hosts[0]).encode())
             assert serve(listener, slow) == {"code": "MARK", "state": "ours"}
         assert time.monotonic() - started < 2
@@ -1020,6 +1123,15 @@ class TestLoopback:
         with pytest.raises(OSError) as error:
             cliauth.Listener("http://localhost:6363")
         assert error.value.errno == errno.EADDRINUSE
+
+    def test_on_windows_the_port_is_ours_alone(self, monkeypatch):
+        monkeypatch.setattr(socket, "SO_EXCLUSIVEADDRUSE", socket.SO_KEEPALIVE, raising=False)  # any that can be read
+        monkeypatch.setattr(os, "name", "nt")
+        with cliauth.bind("127.0.0.1", 0) as listener:
+            alone, shared = (listener.getsockopt(socket.SOL_SOCKET, option) for option in (
+                socket.SO_KEEPALIVE, socket.SO_REUSEADDR))
+        monkeypatch.undo()
+        assert alone and not shared
 
     def test_a_fixed_port_can_be_used_again_at_once(self):
         with listening() as listener:
@@ -1388,6 +1500,7 @@ class TestFlows:
         ({"interval": 3}, [(429, ""), (429, "", {"Retry-After": "30"}), PENDING], [3, 8, 30, 30]),
         ({"interval": 2}, [(504, "<html>"), (200, "<html>"), (200, "{", {"Content-Length": "99"}), PENDING],
          [2, 4, 8, 16, 16]),
+        ({"interval": 40}, [(504, "<html>"), (200, "<html>"), (429, "")], [40, 60, 60, 60]),
         ({"interval": 2}, [(200, PENDING[1]), (403, PENDING[1]), (400, {"message": "authorization_pending"})],
          [2, 2, 2, 2])])
     def test_a_device_is_polled_no_faster_than_it_may(self, server, clock, device, answers, sleeps):
@@ -1414,6 +1527,13 @@ class TestFlows:
         server.extra["/device_authorization"], server.script["/token"] = {"interval": 5, "expires_in": 30}, [answer] * 9
         status, text = failure(Client(server.issuer, "demo", terminal=Played()).login, "device", timeout)
         assert (status, text[:len(said)]) == (code, said) and sum(clock.sleeps) <= min(30, timeout)
+
+    def test_a_poll_takes_no_longer_than_is_left(self, server, clock, monkeypatch):
+        given, send = [], cliauth.Http.send
+        monkeypatch.setattr(cliauth.Http, "send", lambda *args, **more: given.append(args[-1]) or send(*args, **more))
+        server.extra["/device_authorization"], server.script["/token"] = {"interval": 5}, [PENDING] * 2
+        assert failure(Client(server.issuer, "demo", terminal=Played()).login, "device", 12)[0] == 4
+        assert given[-2:] == [7, 2]
 
     @pytest.mark.parametrize("answer", [(401, ""), (403, ""), (404, "<html>"), (422, {}), None, (
         400, {"error": "unauthorized_client"}), (400, {"error": "device_flow_disabled"}), (
@@ -1583,6 +1703,11 @@ def signed_in(server, client):
     keep(client.status()["profile"], settings=dict(client.options, flow="browser"), metadata=metadata, token=token,
          scope=token["scope"], expires_at=cliauth.time.time() + 3600)
     return client
+
+
+def address_in(process):
+    """The address that a process tells the person to open."""
+    return next(line for line in process.stderr if line.startswith(b"    ")).decode().strip()
 
 
 def start(*args, **streams):
@@ -2051,7 +2176,9 @@ class TestClient:
             assert signed_in.userinfo() == outcome
         else:
             assert failure(signed_in.userinfo)[1].startswith(outcome.replace("I/", server.issuer + "/"))
-        assert server.requests[-1][3]["Authorization"] == "Bearer " + signed_in.access_token()  # it goes on
+        method, _, params, headers = server.requests[-1]
+        assert headers["Authorization"] == "Bearer " + signed_in.access_token()  # it goes on
+        assert (method, params) == ("GET", {})  # and the token stands nowhere else
 
     @pytest.mark.parametrize("answers, revoked, said", [
         ([], ["refresh_token", "access_token"], "."),
@@ -2857,6 +2984,12 @@ class TestCommandLine:
         assert (status, out) == (code, "")
         assert (err.split("\n")[-2] + "\n").startswith("cliauth: " + said.replace("I/", server.issuer + "/"))
 
+    @pytest.mark.parametrize("error", [ValueError("S3CRET\n"), KeyError("S3CRET"), RecursionError("S3CRET")])
+    def test_a_fault_of_ours_is_one_line_too_without_what_it_holds(self, cli, monkeypatch, error):
+        monkeypatch.setattr(Client, "status", lambda self: (_ for _ in ()).throw(error))
+        said = "cliauth: an unforeseen %s; please report it, with what you typed\n" % type(error).__name__
+        assert cli("status") == (1, "", said)
+
     @pytest.mark.parametrize("argv", [
         ["login", "--client-secret=hunter2"], ["login", "--client-secret", "hunter2"], ["hunter2"],
         ["login", "--client-sec=hunter2"], ["login", "--flow", "hunter2"], ["login", "--timeout", "hunter2"],
@@ -2942,7 +3075,7 @@ class TestCommandLine:
     def test_a_signal_ends_a_sign_in_within_a_second_and_the_port_is_closed(self, server, flow, number, code, said):
         with start("login", "--issuer", server.issuer, "--client-id", "demo", "--flow", flow, "--no-browser",
                    stdin=subprocess.PIPE) as process:
-            address = next(line for line in process.stderr if line.startswith(b"    ")).decode().strip()
+            address = address_in(process)
             begun = time.monotonic()
             process.send_signal(number)
             assert process.wait(5) == code and time.monotonic() - begun < 1
@@ -2950,6 +3083,57 @@ class TestCommandLine:
         if flow == "browser":
             with pytest.raises(ConnectionRefusedError):
                 fetch(query(address)["redirect_uri"])
+
+    def test_300_connections_that_idle_babble_and_forge_neither_delay_nor_end_a_sign_in(self, server):
+        def computed():
+            with open("/proc/%d/stat" % process.pid) as file:
+                return sum(map(int, file.read().rpartition(")")[2].split()[11:13])) / os.sysconf("SC_CLK_TCK")
+        with start("login", "--issuer", server.issuer, "--client-id", "demo", "--flow", "browser",
+                   "--no-browser") as process, contextlib.ExitStack() as stack:
+            address = address_in(process)
+            state, (host, port) = query(address)["state"], query(address)["redirect_uri"][7:-9].split(":")
+            true = TRUE.replace("ours", state).replace("{host}", host + ":" + port)
+            idle = ["", true[:-2], "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"]
+            forged = [true.replace(old, new) for old, new in [
+                ("code=MARK&state=" + state, "error=access_denied"), (state, "theirs"), ("/callback", "/"),
+                ("code=MARK&state=" + state, "error=access_denied&state=theirs"), (host, "evil.example"),
+                ("GET", "POST"), ("code=MARK", "code=MARK&code=MARK"), (" HTTP/1.1", ""),
+                ("\r\n\r\n", "\r\nSec-Fetch-Mode: no-cors\r\n\r\n")]]
+            crowd = [stack.enter_context(socket.create_connection((host, int(port)), 5)) for _ in range(300)]
+            for number, each in enumerate(crowd):
+                with contextlib.suppress(ConnectionError):  # the oldest make room
+                    each.sendall(((idle + forged)[number % 12] + "x" * 70000 * (number == 290)).encode("latin-1"))
+            heard = b"".join(iter(lambda: crowd[-1].recv(1 << 16), b""))
+            if sys.platform.startswith("linux"):
+                before = computed()
+                with pytest.raises(subprocess.TimeoutExpired):
+                    process.wait(0.3)
+                assert computed() - before < 0.1
+            status, _, page = fetch(decide(server, address))
+            assert (status, process.wait(5)) == (200, 0) and "<h1>Signed in</h1>" in page
+            for each in crowd:
+                with contextlib.suppress(ConnectionError):
+                    heard += b"".join(iter(lambda: each.recv(1 << 16), b""))
+            assert heard.count(b"HTTP/1.1 40") > 40 and len(server.asked("/token")) == 1
+            for secret in (state, "MARK", "denied", "theirs", "evil"):
+                assert secret.encode() not in heard
+
+    def test_the_true_callback_counts_once(self, server):
+        answer = Slow(TOKEN)
+        server.script["/token"] = [(200, answer)]
+        with start("login", "--issuer", server.issuer, "--client-id", "demo", "--scope", "api", "--flow", "browser",
+                   "--no-browser") as process:
+            callback = decide(server, address_in(process))
+            first = cliauth.Background(lambda: fetch(callback))
+            assert answer.asked.wait(10)
+            second = cliauth.Background(lambda: fetch(callback))
+            with pytest.raises(Unreachable):
+                second.result(0.1)
+            answer.go.set()
+            assert "<h1>Signed in</h1>" in first.result(5)[2] and process.wait(5) == 0
+            with pytest.raises(ConnectionError):  # which is told nothing
+                second.result(5)
+        assert len(server.asked("/token")) == 1
 
     def test_a_browser_is_started_with_nothing_of_ours_but_the_address(self, server, tmp_path):
         (tmp_path / "my browser.py").write_text(

@@ -175,11 +175,12 @@ def split_url(url: str, what: str) -> "Tuple[str, str, int]":
     Before urlsplit sees it: that strips tabs and newlines, and takes http://evil.example\\@127.0.0.1 for 127.0.0.1.
     """
     match = re.match(r"(https?)://([0-9A-Za-z._-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?(?:[/?][!-~]*)?\Z", url)
+    shown = visible(re.sub(r"(?s)(?<=//).+(?=@)|(?<=[?#]).+", "…", url))  # without what could be a secret
     if not match or "\\" in url or "#" in url or not 0 < int(match.group(3) or 1) < 65536:
-        raise UsageError(f"{what} is no plain address: {visible(url)}; write it like https://host/path")
+        raise UsageError(f"{what} is no plain address: {shown}; write it like https://host/path")
     scheme, host, port = match.groups()
     if scheme == "http" and host not in LOOPBACK:
-        raise UsageError(f"{what} must begin with https://, or be on this machine: {visible(url)}")
+        raise UsageError(f"{what} must begin with https://, or be on this machine: {shown}")
     return scheme, host.lower(), int(port or (80 if scheme == "http" else 443))
 
 
@@ -218,7 +219,7 @@ def dump_json(value: "Any") -> bytes:
     return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode("utf-8")
 
 
-def parse_json(data: bytes) -> "Any":
+def parse_json(data: bytes, levels: int = 40) -> "Any":
     """The value of a JSON text that can be written again as it is; ValueError for any other."""
     try:
         value = json.loads(data.decode("utf-8-sig"), object_pairs_hook=unique, parse_int=finite, parse_float=finite,
@@ -228,7 +229,7 @@ def parse_json(data: bytes) -> "Any":
             nests = [each for each in level if isinstance(each, (dict, list))]
             level = [inner for each in nests for inner in (each.values() if isinstance(each, dict) else each)]
             depth += bool(nests)
-            if depth > 40:
+            if depth > levels:
                 raise ValueError("nested too deeply")
         dump_json(value)
     except RecursionError:
@@ -348,9 +349,11 @@ class Response:
 
     def said(self, text: "Any") -> str:
         """The server's own words for a terminal, without what it was sent in confidence."""
+        from urllib.parse import quote
         text = str(text or "")
-        for secret in (self.sent.get(name) for name in SECRETS):  # a shorter one would blot out the error code
-            text = text.replace(secret, "…") if isinstance(secret, str) and len(secret) > 3 else text
+        for secret in (self.sent.get(name) for name in SECRETS):
+            if isinstance(secret, str) and len(secret) > 3:  # a shorter one would blot out the error code
+                text = text.replace(secret, "…").replace(quote(secret, safe=""), "…")
         return visible(text)
 
 
@@ -603,7 +606,7 @@ def id_token_faults(header: "Json", claims: "Json", token: "Json", settings: "Js
         yield "it is unsigned"
     wanted = issuer.replace("{tenantid}", str(claims.get("tid")))  # Entra's metadata is a template
     if issuer and wanted not in (iss, "https://" + iss):  # Google may leave the scheme out
-        yield f"iss is {visible(iss)}, not {wanted}; if you trust that one, name it as --issuer"
+        yield f"iss is {visible(iss)}, not {visible(wanted)}; if you trust that one, name it as --issuer"
     if client_id not in audiences or claims.get("azp", client_id) != client_id:
         yield f"it was issued to another client (aud {visible(audience)})"
     if len(audiences) > 1 and "azp" not in claims:
@@ -991,7 +994,7 @@ class Terminal:
         """
         data = os.read(keyboard, 1 << 16) if isinstance(keyboard, int) else keyboard.recv(1 << 16)
         line, newline, rest = (self.typed + data).partition(b"\n")
-        if not data and not line or len(line) > BODY_LIMIT:
+        if not data and not self.typed or len(line) > BODY_LIMIT:
             raise EOFError
         self.typed = rest if newline or not data else line
         return line.decode("utf-8", "replace").strip() if newline or not data else None
@@ -1198,6 +1201,9 @@ class Listener:
 # ─── 8 Flows ── the conversations with an authorization server; only here protocol, HTTP and terminal meet ───────────
 
 SLICE = 0.2 if os.name == "nt" else 1.0  # seconds between looks at the clock; elsewhere Ctrl-C ends select at once
+PLACES = ("issuer", "provider", "token_endpoint")  # what names a server
+SERVER = PLACES + ("authorization_endpoint", "device_authorization_endpoint", "revocation_endpoint",
+                   "userinfo_endpoint", "end_session_endpoint")
 
 
 class NotOffered(AuthError):
@@ -1214,6 +1220,28 @@ def read_text(path: str, what: str) -> str:
     except (AttributeError, OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or "it is not text"
         raise UsageError(f"{what} cannot be read from {visible(path)}: {why}; name another file") from None
+
+
+def checked(settings: "Json") -> "Json":
+    """Settings that a sign-in can begin with; UsageError says what is missing or cannot be."""
+    if not settings.get("issuer") and not settings.get("token_endpoint"):
+        raise UsageError(f"which provider? name it with --issuer URL, or --provider {'|'.join(PROVIDERS)}")
+    if not settings.get("client_id"):
+        raise UsageError("no client id; register a client at the provider and name it with --client-id")
+    for name in SERVER:
+        if settings.get(name) and name != "provider":
+            split_url(re.sub(r"\{[\w.]+\}", "x", settings[name]), "--" + name.replace("_", "-"))
+    for name, value in settings.items():
+        if not all(text.isprintable() for text in (value if isinstance(value, list) else [str(value)])):
+            raise UsageError(f"--{name.replace('_', '-')} holds characters that cannot be sent; type it anew")
+    taken = [name for name in settings.get("param", {}) if name in PROTOCOL]
+    if taken:
+        raise UsageError(f"--param cannot set {taken[0]}, which the protocol needs; leave it out")
+    pkce = settings.get("pkce", True)
+    if not settings.get("client_secret") and (settings.get("client_auth") in ("basic", "post") or not pkce):
+        raise UsageError(f"{'--client-auth' if pkce else '--no-pkce'} needs a client secret; give "
+                         "--client-secret-file, or CLIAUTH_CLIENT_SECRET")
+    return settings
 
 
 class Server:
@@ -1299,6 +1327,8 @@ class Server:
 
     def post(self, name: str, params: "Json", timeout: float = HTTP_TIMEOUT) -> Response:
         """Sends the form, with who we are, to the endpoint of that name."""
+        checked(self.settings)  # a file or the environment may hold anything
+
         def exchange(url: str) -> Response:
             path = self.settings.get("client_assertion_file")  # read afresh: whoever issues the JWT replaces the file
             assertion = read_text(path, "--client-assertion-file") if path else ""
@@ -1592,7 +1622,7 @@ def make_folder(folder: str) -> None:
 
 def open_private(path: str, flags: int) -> int:
     """A descriptor for a file that is the owner's alone from the instant it exists, whatever the umask; no links."""
-    for name in ("O_CLOEXEC", "O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"):  # those that this system knows
+    for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"):  # those that this system knows
         flags |= getattr(os, name, 0)
     descriptor = os.open(path, flags, 0o600)
     if flags & os.O_CREAT:
@@ -1660,7 +1690,7 @@ def signals_held() -> "Iterator[None]":
 class TokenFile:
     """A profile on disk. Reading takes no lock; whoever writes holds it, and has read again under it."""
 
-    SPARE = 1 << 16  # bytes set aside for the answer to come, beside what is there
+    SPARE, LIMIT = 1 << 16, 4 * BODY_LIMIT  # bytes: set aside for an answer beside what is there; of the file
 
     def __init__(self, path: str) -> None:
         self.path, self.folder = path, os.path.dirname(os.path.abspath(path))
@@ -1681,7 +1711,7 @@ class TokenFile:
         try:
             facts = os.fstat(descriptor)
             theirs = hasattr(os, "getuid") and facts.st_uid not in (os.getuid(), 0)
-            if not S_ISREG(facts.st_mode) or theirs or facts.st_size > 4 * BODY_LIMIT:
+            if not S_ISREG(facts.st_mode) or theirs or facts.st_size > self.LIMIT:
                 raise self.unusable("it belongs to somebody else" if theirs else "it is no plain file, or too large")
             return os.read(descriptor, facts.st_size + 1)
         finally:
@@ -1693,7 +1723,7 @@ class TokenFile:
         if data is None:
             return None
         try:
-            record = parse_json(data)
+            record = parse_json(data, 41)  # an answer stands one level deeper in it
         except ValueError as error:
             raise self.unusable(f"it is damaged ({error})") from None
         if isinstance(record, dict) and isinstance(record.get("version"), int) and record["version"] > VERSION:
@@ -1737,13 +1767,16 @@ class TokenFile:
             mutex.release()
 
     def recover(self) -> None:
-        """Puts in its place what somebody had written whole before dying: it may hold the only good refresh token."""
+        """Puts in its place what was written whole, but kept from there by a death or a fault: it may hold the only
+        good refresh token. What is not whole is replaced when somebody writes."""
         left = TokenFile(self.path + ".new")
         try:
-            if left.read():
+            whole = left.read()
+        except UsageError:
+            return
+        if whole:
+            with self.writing():
                 self.replace(left.path)
-        except (UsageError, OSError):  # it is replaced when somebody writes
-            pass
 
     @contextmanager
     def staged(self) -> "Iterator[Callable[[bytes], None]]":
@@ -1759,6 +1792,8 @@ class TokenFile:
             file = os.fdopen(open_private(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "wb", 0)
 
         def save(data: bytes) -> None:
+            if len(data) > self.LIMIT:
+                raise InvalidResponse("the server sent more than can be kept; ask the provider")
             with self.writing():
                 write_all(file.fileno(), data)
                 file.close()
@@ -1769,8 +1804,9 @@ class TokenFile:
                 write_all(file.fileno(), os.urandom(size + self.SPARE))  # no file system can compress that
             yield save
         finally:
-            if not file.closed:  # else it is in its place, or waits to be recovered
-                file.close()
+            file.close()
+            self.recover()
+            if os.path.lexists(temporary):
                 os.unlink(temporary)
 
     def replace(self, temporary: str) -> None:
@@ -1848,9 +1884,6 @@ def make_current(name: str) -> None:
 
 # ─── 10 Client ── what programs use; only here flows and token file meet ─────────────────────────────────────────────
 
-PLACES = ("issuer", "provider", "token_endpoint")  # what names a server
-SERVER = PLACES + ("authorization_endpoint", "device_authorization_endpoint", "revocation_endpoint",
-                   "userinfo_endpoint", "end_session_endpoint")
 CREDENTIALS = ("client_secret", "client_auth", "client_assertion_file", "client_cert", "client_key")
 OPTIONS = SERVER + CREDENTIALS + (
     "client_id", "scope", "audience", "param", "resource", "redirect_uri", "pkce", "ca_file")
@@ -1912,28 +1945,6 @@ def belongs(stored: "Json", named: "Json") -> bool:
     return all(fits(stored.get(name), named[name]) for name in names if named.get(name))
 
 
-def checked(settings: "Json") -> "Json":
-    """Settings that a sign-in can begin with; UsageError says what is missing or cannot be."""
-    if not settings.get("issuer") and not settings.get("token_endpoint"):
-        raise UsageError(f"which provider? name it with --issuer URL, or --provider {'|'.join(PROVIDERS)}")
-    if not settings.get("client_id"):
-        raise UsageError("no client id; register a client at the provider and name it with --client-id")
-    for name in SERVER:
-        if settings.get(name) and name != "provider":
-            split_url(re.sub(r"\{[\w.]+\}", "x", settings[name]), "--" + name.replace("_", "-"))
-    for name, value in settings.items():
-        if not all(text.isprintable() for text in (value if isinstance(value, list) else [str(value)])):
-            raise UsageError(f"--{name.replace('_', '-')} holds characters that cannot be sent; type it anew")
-    taken = [name for name in settings.get("param", {}) if name in PROTOCOL]
-    if taken:
-        raise UsageError(f"--param cannot set {taken[0]}, which the protocol needs; leave it out")
-    pkce = settings.get("pkce", True)
-    if not settings.get("client_secret") and (settings.get("client_auth") in ("basic", "post") or not pkce):
-        raise UsageError(f"{'--client-auth' if pkce else '--no-pkce'} needs a client secret; give "
-                         "--client-secret-file, or CLIAUTH_CLIENT_SECRET")
-    return settings
-
-
 def profile_name(settings: "Json") -> str:
     """The name of a profile that nobody named: host_client, with a hash where that could mean two."""
     place = str(settings.get("issuer") or settings.get("token_endpoint")).rstrip("/")
@@ -1974,7 +1985,7 @@ def described(profile: str, record: "Json") -> "Json":
     over = lasts and end and time.time() > end - (number(token.get("expires_in")) or 0) + lasts
     refreshable = bool(token.get("refresh_token") and not over
                        or token and settings.get("flow") == "client-credentials")
-    shown = EXPIRY + ("access_token", "refresh_token", "id_token", "token_type", "scope", "scopes")
+    shown = EXPIRY + ("scope", "scopes")
     return {"profile": profile, "signed_in": alive(record) or refreshable,
             "account": first_text((claims, token.get("user")), "email", "name", "sub", "id") or None,
             "issuer": issuer and str(issuer).replace("{tenantid}", str(claims.get("tid"))),
@@ -2013,7 +2024,7 @@ class Client:
         settings.update(issuer=issuer, client_id=client_id, scope=" ".join(words(scope)))
         self.options = {name: value for name, value in settings.items() if value not in ("", None, [], {})}
         self.terminal = terminal or Terminal()
-        self.profile = profile or os.environ.get("CLIAUTH_PROFILE", "")
+        self.profile = visible(profile or os.environ.get("CLIAUTH_PROFILE", ""))
         self.path = os.fspath(token_file) or ("" if profile else os.environ.get("CLIAUTH_TOKEN_FILE", ""))
         self.file: "Optional[TokenFile]" = None
         self.seen: "Tuple[Any, Optional[Json]]" = (None, None)
@@ -2042,7 +2053,7 @@ class Client:
         if self.file:
             return self.file
         if self.path:
-            self.profile = self.profile or re.sub(r"\.json\Z", "", os.path.basename(self.path))
+            self.profile = self.profile or visible(re.sub(r"\.json\Z", "", os.path.basename(self.path)))
         elif not self.profile:
             named, current = overlay(presets(), self.named()), current_profile()
             somewhere = any(named.get(name) for name in PLACES)
@@ -2091,7 +2102,7 @@ class Client:
                 record = self.renew(record)
                 if name == "id_token" and record["token"].get(name) and not alive(record, 0, name):
                     raise LoginRequired(f"the ID token has expired, and a refresh brings no other; {self.hint()}")
-        except AuthError as error:
+        except (AuthError, OSError) as error:
             if record is not NEW:  # an answer that cannot be trusted may have cost all that was there
                 record = self.locate().read() or NEW
             if alive(record, 0, name):
@@ -2861,8 +2872,8 @@ def build_parser() -> "argparse.ArgumentParser":
     class Parser(argparse.ArgumentParser):
         def error(self, message: str) -> "Any":
             """One line, which echoes no value: it might be a secret on its way to the wrong place."""
-            message = re.sub(r"(invalid [\w ]+): .*?( \(choose|\Z)", r"\1\2", message, flags=re.DOTALL)
-            message = re.sub("ignored explicit argument .*", "takes no value", message, flags=re.DOTALL)
+            message = re.sub(r"(invalid [\w ]+): .*?( \(choose|\Z)", r"\1\2", message)
+            message = re.sub("ignored explicit argument .*", "takes no value", message)
             raise UsageError(f"{message}; run: {self.prog} --help")
 
         def print_help(self, file: "Any" = None) -> None:
@@ -2890,7 +2901,7 @@ def run(argv: "List[str]") -> int:
     if args.command == "request" and unknown and not unknown[0].startswith("-"):  # request PUT -d DATA URL
         args.url.append(unknown.pop(0))
     if unknown:
-        names = ", ".join(visible(word.split("=")[0], 40) for word in unknown if word.startswith("-"))
+        names = ", ".join(re.sub("(?s)(--[a-z-]*|-[A-Za-z]?).*", r"\1", word) for word in unknown if word[:1] == "-")
         raise UsageError(f"unknown: {names or 'an argument too many'}; run: {COMMAND} --help")
     if args.version or not args.command:
         out(f"cliauth {__version__} (Python {sys.version.split()[0]})\n" if args.version else parser.format_help())

@@ -16,6 +16,7 @@ import select
 import shlex
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import threading
@@ -204,12 +205,12 @@ class TestText:
 
     @table("words, urls", [
         ("it is no plain address: %s; write it like https://host/path", r"""
-            http://evil.example\@127.0.0.1/ https:\\id https://id/\ https://me@id https://me:pw@id/ https://id/#top
+            https:\\id https://id/\
             https://id# https://id:0/ https://id:65536 https://id:123456 https://id: https://id:x https://id:８０/ //id
             https://bücher.example https://id/ü https://id%2eexample ftp://id/ file:///etc/passwd javascript:alert(1)
             https:///x https:/id""".split() + ["", "https://id/\n", "https://id\n", "\thttps://id", "https://e\til/",
                                                "https://id/ b", "https://id\0", "https://id/\x7f", "https://id/\t",
-                                               "https://id/?\n", "id.example"]),
+                                               "id.example"]),
         ("it must begin with https://, or be on this machine: %s", [
             "http://id.example/", "http://127.0.0.1.evil.example", "http://127.1/", "http://0.0.0.0:80/", "http://0x7f.1",
             "http://127.0.0.2/", "http://[::]/", "http://localhost.evil.example", "http://localhost./",
@@ -217,6 +218,14 @@ class TestText:
     def test_tricks_with_addresses_are_refused_before_urlsplit_sees_them(self, words, urls):
         assert [fails(UsageError, cliauth.split_url, url, "it") for url in urls] == [
             words % cliauth.visible(url) for url in urls]
+
+    @table("url, shown", [
+        ("http://evil.example\\@127.0.0.1/", "http://…@127.0.0.1/"), ("https://me@id", "https://…@id"),
+        ("https://me:S3/C\n@R@id/x", "https://…@id/x"), ("https://id/#top", "https://id/#…"),
+        ("http://id/?key=S3CRET", "http://id/?…"), ("https://id/a b?S3CRET#x", "https://id/a b?…"),
+        ("https://id/?\n", "https://id/?…")])
+    def test_of_a_refused_address_only_what_is_no_secret_is_shown(self, url, shown):
+        assert fails(UsageError, cliauth.split_url, url, "it").partition(": ")[2].partition(";")[0] == shown
 
     def test_json_and_forms_are_read_and_written(self):
         assert cliauth.parse_json(b'\xef\xbb\xbf{"a": [1, -2.5, 1e3, null]}') == {"a": [1, -2.5, 1000.0, None]}
@@ -338,6 +347,8 @@ class TestProtocol:
          "certificate"),
         (429, "", {"Retry-After": "7"}, ErrorResponse, "answered 429; try again in 7 s"),
         (503, "<html>", {}, ErrorResponse, "answered 503; try again later"),
+        (200, "<", {"Content-Type": "\x1b"}, InvalidResponse,
+         "answered something that is not JSON (\\x1b); check the address"),
         (400, {"error": "server_error"}, {}, ErrorResponse, "answered 400 server_error; try again later")])
     def test_what_is_no_success_says_what_to_do(self, status, body, headers, kind, message):
         assert fails(kind, cliauth.read_answer, answered(status, body, headers)) == TOKEN_URL + " " + message
@@ -348,13 +359,16 @@ class TestProtocol:
         assert said == (TOKEN_URL + " answered 403; check --client-id, --redirect-uri, --scope, and the client secret, "
                         "which some servers take by --client-auth post alone")
 
-    @table("name", "code code_verifier refresh_token token device_code client_secret client_assertion".split())
+    @table("name", "code code_verifier access_token refresh_token id_token token device_code client_secret "
+                   "client_assertion request_uri".split())
     def test_a_secret_that_the_server_says_again_is_not_shown(self, name):
         body = {"error": "x-S3CRET", "error_description": name + " S3CRET is unknown", "error_uri": "https://x/S3CRET"}
         no = refused(400, body, {}, {name: "S3CRET"})
         assert "S3CRET" not in repr(no) + repr(vars(no)) and name + " … is unknown" in str(no)
         for status, head in ((302, {"Location": "https://x/?S3CRET"}), (200, {"Content-Type": "S3CRET"})):
             assert "…" in fails(InvalidResponse, cliauth.read_answer, answered(status, "<", head, {name: "S3CRET"}))
+        no = refused(400, {"error": "got 1%2F%2FS3CRET%3D"}, {}, {name: "1//S3CRET="})  # as it was sent
+        assert no.error == "got …"
 
     @table("settings, listed, way", [
         ({}, "", ""), ({"client_auth": "basic"}, "client_secret_basic", ""), ({"client_secret": "s"}, "", "basic"),
@@ -409,7 +423,8 @@ class TestProtocol:
         ({"error": "access_denied", "code": "c"}, True, ErrorResponse,
          "the sign-in was denied: access_denied; to try again, run: cliauth login"),
         ({"error": "invalid_scope", "error_description": "x\n", "iss": "https://id"}, True, ErrorResponse,
-         "the sign-in was refused: invalid_scope (x\\n); check --scope")])
+         "the sign-in was refused: invalid_scope (x\\n); check --scope"),
+        ({"error": "\x1b"}, True, ErrorResponse, "the sign-in was refused: \\x1b; check the settings")])
     def test_a_callback_is_judged_by_iss_then_error_then_code(self, params, required, kind, message):
         args = cliauth.read_callback, params, "https://id", required
         assert (fails(kind, *args) if kind else args[0](*args[1:])).startswith(message)
@@ -498,8 +513,8 @@ class TestProtocol:
         ("trusted: iss is https://id, not https://id/; if you trust that one, name it as --issuer", [
             {"iss": "https://id"}]),
         ("trusted: iss is d/, not https://id/; if you trust that one, name it as --issuer", [{"iss": "d/"}]),
-        ("trusted: iss is t-2, not https://t-1; if you trust that one, name it as --issuer", [
-            {"iss": "t-2", "tid": "t-1", "ISSUER": "https://{tenantid}"}]),
+        ("trusted: iss is t-2, not https://t-1\\x1b; if you trust that one, name it as --issuer", [
+            {"iss": "t-2", "tid": "t-1\x1b", "ISSUER": "https://{tenantid}"}]),
         ("trusted: it was issued to another client (aud my-cli)", [{"azp": "other"}]),
         ("trusted: it was issued to another client (aud None)", [{"aud": None}]),
         ("trusted: it was issued to another client (aud ['a', 'b'])", [{"aud": ["a", "b"], "azp": "my-cli"}]),
@@ -799,13 +814,14 @@ class TestHTTP:
             cliauth.visible(path), why)
 
     def test_neither_trace_nor_error_tells_a_secret(self, server):
-        server.script["/token"] = [(400, {"error": "no", "error_description": "S3CRET HIDDEN", "\x1bname": "S3CRET"})]
+        server.script["/token"] = [(400, {"error": "no", "error_description": "S3CRET HIDDEN", "\x1bname": "S3CRET"},
+                                    {"Content-Type": "application/json\x1b"})]
         form, headers = {"code": "S3CRET", "scope": "", "client_id": "c"}, {"Authorization": "Bearer HIDDEN"}
         answer = self.send(server.issuer + "/token?key=S3CRET", form, headers)
         traced = "\n".join(self.traced)
         place = server.issuer + "/token"
         assert re.sub(r"\d\.\d{3}", "S", traced) == (
-            "> POST %s, 23 bytes: code, client_id\n< 400 from %s after S s, application/json\n"
+            "> POST %s, 23 bytes: code, client_id\n< 400 from %s after S s, application/json\\x1b\n"
             "< %d bytes from %s: error, error_description, \\x1bname" % (place, place, len(answer.body), place))
         assert "S3CRET" not in traced and "HIDDEN" not in traced
         assert "400 no (… …); " in fails(ErrorResponse, cliauth.read_answer, answer)
@@ -932,6 +948,11 @@ class TestTerminal:
             for data, line in ((b"ha", None), (b"lf \r\nne", "half"), (b"xt\n", "next"), (b"l\xff", None)):
                 os.write(writing, data)
                 assert terminal.read_line(reading) == line
+            typed, terminal.typed = terminal.typed, b"x" * (1 << 20)
+            os.write(writing, b"y")
+            with pytest.raises(EOFError):  # nobody types a line of a megabyte
+                terminal.read_line(reading)
+            terminal.typed = typed
             os.close(writing)
             assert terminal.read_line(reading) == "l\ufffd"
             with pytest.raises(EOFError):
@@ -939,6 +960,15 @@ class TestTerminal:
         for closed in (stdin, None, io.StringIO()):
             monkeypatch.setattr(sys, "stdin", closed)
             assert terminal.keyboard(terminal_only=False) is None
+
+    def test_from_a_terminal_is_read_in_the_foreground_alone(self, monkeypatch):
+        master, slave = terminal_pair()
+        with open(slave, closefd=False) as stdin, open(slave, "w") as stderr, open(master, "rb", 0):
+            monkeypatch.setattr(sys, "stdin", stdin)
+            monkeypatch.setattr(sys, "stderr", stderr)
+            for group, keyboard in ((os.getpgrp(), slave), (0, None)):  # in the background SIGTTIN would stop us
+                monkeypatch.setattr(os, "tcgetpgrp", lambda fd, group=group: group)
+                assert Terminal().keyboard(terminal_only=True) == keyboard
 
 
 # ─── 7 Loopback ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -1452,7 +1482,7 @@ class TestFlows:
             "--redirect-uri) for client demo at the provider; or try --flow device")
 
     @pytest.mark.parametrize("typed", [
-        lambda url: [url], lambda url: [url.partition("?")[2]], lambda url: ["", "<%s>" % url],
+        lambda url: [url], lambda url: [url.partition("?")[2]], lambda url: ["", "", "<%s>" % url],
         lambda url: [query(url)["code"], "yes"], lambda url: [query(url)["code"], "no", "http://127.0.0.1/x", url],
         lambda url: [re.sub("state=[^&]+", "state=x", url), url]])
     def test_pasted_are_the_whole_address_its_query_or_a_bare_code_with_yes(self, server, typing, typed):
@@ -1711,10 +1741,14 @@ def address_in(process):
 
 
 def start(*args, **streams):
-    """cliauth.py as a process that goes on; a background job of a shell would start it with Ctrl-C ignored."""
+    """cliauth.py as a process that goes on; in the background Ctrl-C would be ignored, under nohup a hangup."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    return subprocess.Popen([sys.executable, SCRIPT] + list(args), **{
-        "stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **streams})
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    try:
+        return subprocess.Popen([sys.executable, SCRIPT] + list(args), **{
+            "stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **streams})
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def refusing(number):
@@ -1781,8 +1815,10 @@ class TestTokenFile:
 
     @pytest.mark.parametrize("make, why", [
         (lambda path: os.symlink(__file__, path), "it is a symbolic link"), (os.mkfifo, "it is no plain file"),
-        (os.mkdir, "it is no plain file"), ("{", "it is damaged ("), ("[" * 99 + "]" * 99, "it is damaged ("),
-        ("[]", "it is not one of cliauth's"),
+        (os.mkdir, "it is no plain file"), (" " * 5000000, "it is no plain file, or too large"),
+        ("{", "it is damaged ("), ("[" * 99 + "]" * 99, "it is damaged ("), ("[]", "it is not one of cliauth's"),
+        ('{"version": 1, "settings": {"param": []}, "metadata": {}, "token": {}, "scope": "", "expires_at": 0}',
+         "it is not one of cliauth's"),
         ('{"version": 2, "settings": {}, "metadata": {}, "token": {}, "scope": "", "expires_at": 0}',
          "it is of version 2, and this cliauth knows version 1")])
     def test_what_cannot_be_used_is_named_before_anything_happens_and_left_alone(self, server, tmp_path, make, why):
@@ -1796,6 +1832,16 @@ class TestTokenFile:
             assert said.endswith("; move it away, then run: cliauth login")
         assert os.listdir(str(tmp_path)) == ["t.json"] and not client.terminal.text and not server.requests
         assert [path.lstat()[i] for i in (0, 1, 6, 8)] == [before[i] for i in (0, 1, 6, 8)]  # mode, inode, size, mtime
+
+    @pytest.mark.parametrize("uid, refused", [(1000, False), (0, False), (1001, True)])
+    def test_a_file_of_somebody_else_is_refused(self, signed_in, monkeypatch, uid, refused):
+        fstat = os.fstat
+        monkeypatch.setattr(os, "getuid", lambda: 1000)
+        monkeypatch.setattr(os, "fstat", lambda file: os.stat_result([*fstat(file)[:4], uid, *fstat(file)[5:]]))
+        if refused:
+            assert ": it belongs to somebody else; move it away" in failure(signed_in.access_token)[1]
+        else:
+            assert signed_in.access_token()
 
     def test_nothing_is_spent_when_the_answer_could_not_be_saved(self, server, signed_in):
         path, token = signed_in.locate().path, held(signed_in)["token"]
@@ -1812,6 +1858,31 @@ class TestTokenFile:
         assert process.returncode == 2 and b".json cannot be written: File too large; make room" in process.stderr
         assert not server.requests and held(signed_in)["token"] == token and not os.path.exists(path + ".new")
 
+    def test_what_lives_is_served_when_the_system_fails_under_the_lock(self, signed_in, monkeypatch):
+        change(signed_in, expires_at=time.time() + 30)
+        monkeypatch.setattr(cliauth, "lock_now", refusing(errno.EIO))
+        assert signed_in.access_token() == held(signed_in)["token"]["access_token"]
+
+    @pytest.mark.parametrize("answer, code", [
+        ('{"access_token": "at-2", "refresh_token": "rt-2", "x": %s1%s}' % ("[" * 39, "]" * 39), 0),  # 40 levels
+        ('{"access_token": "at-2", "x": %s%s%s}' % ("[" * 36, "0," * 80000 + "0", "]" * 36), 1)])  # too long, indented
+    def test_what_could_not_be_read_again_is_not_written(self, server, signed_in, answer, code):
+        before, server.script["/token"] = held(signed_in), [(200, answer)]
+        assert (failure(signed_in.refresh)[0] if code else signed_in.refresh() or 0) == code
+        assert Client().status()["signed_in"] and (held(signed_in) == before) is bool(code)
+
+    @pytest.mark.parametrize("change_, secret, said", [
+        (lambda settings: settings.pop("client_id"), "", "no client id; register a client at the provider and"),
+        (lambda settings: None, "\udcff", "--client-secret holds characters that cannot be sent; type it anew")])
+    def test_settings_that_cannot_be_sent_are_named_before_anything_is_spent(
+            self, server, signed_in, monkeypatch, change_, secret, said):
+        settings = held(signed_in)["settings"]
+        change_(settings)
+        change(signed_in, settings=settings)
+        monkeypatch.setenv("CLIAUTH_CLIENT_SECRET", secret)
+        code, text = failure(Client(profile=signed_in.profile).refresh)
+        assert code == 2 and text.startswith(said) and not server.requests
+
     def test_thirty_processes_that_find_it_expired_cause_one_refresh_and_print_the_same_token(self, server, signed_in):
         change(signed_in, expires_at=1)
         crowd = [start("token") for _ in range(30)]
@@ -1826,34 +1897,163 @@ class TestTokenFile:
         signed_in.terminal = Played()
         with open(path + ".lock", "ab") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            clock.now += 3545
+            clock.now += 3580  # nobody waits for the lock until the token has ended
             assert signed_in.access_token() == held(signed_in)["token"]["access_token"]
-            assert signed_in.terminal.text == "cliauth: not renewed: " + busy + "\n"
+            assert signed_in.terminal.text == "cliauth: not renewed: " + busy.replace("40 s", "19 s") + "\n"
             clock.now += 60
             assert failure(signed_in.access_token) == (4, busy) and not server.requests
 
-    def test_nothing_comes_back_after_a_logout_whoever_holds_the_lock_first(self, server, signed_in):
-        renewing, revoking = Slow(TOKEN), Slow({})
+    @pytest.mark.parametrize("forget, left", [(False, {}), (True, None)])
+    def test_nothing_comes_back_after_a_logout_whoever_holds_the_lock_first(self, server, signed_in, forget, left):
+        renewing, revoking, before, path = Slow(TOKEN), Slow({}), held(signed_in), signed_in.locate().path
         server.script = {"/token": [(200, renewing)], "/revocation": [(200, {}), (200, {}), (200, revoking)]}
         other = Client(profile=signed_in.profile, terminal=signed_in.terminal)
         renewal = cliauth.Background(signed_in.refresh)
         assert renewing.asked.wait(5)
-        leaving = cliauth.Background(other.logout)
+        leaving = cliauth.Background(lambda: other.logout(forget))
         renewing.go.set()
         renewal.result(5)
         leaving.result(5)
-        assert (held(other)["token"], held(other)["settings"]["client_id"]) == ({}, "demo")
+        assert (other.locate().read() or {}).get("token") == left and os.path.exists(path + ".lock")
         assert [sent["token"] for sent in server.asked("/revocation")] == ["rt-1", "at-1"]
-        change(signed_in, token=TOKEN, expires_at=1)
-        leaving = cliauth.Background(other.logout)
+        keep(signed_in.profile, **{**before, "token": TOKEN, "expires_at": 1})
+        leaving = cliauth.Background(lambda: other.logout(forget))
         assert revoking.asked.wait(5)
         renewal = cliauth.Background(signed_in.access_token)
         revoking.go.set()
         leaving.result(5)
-        assert failure(renewal.result, 5)[0] == 3 and held(other)["token"] == {} and len(server.asked("/token")) == 1
+        assert failure(renewal.result, 5)[0] == 3 and len(server.asked("/token")) == 1
+        assert (other.locate().read() or {}).get("token") == left
+
+    def test_what_a_command_learned_does_not_bring_back_a_profile_that_was_forgotten(self, server, signed_in):
+        path, metadata = signed_in.locate().path, held(signed_in)["metadata"]
+        change(signed_in, metadata=dict(metadata, userinfo_endpoint=server.issuer + "/gone"))
+        server.script["/gone"] = [(404, lambda params: os.unlink(path) or "")]
+        server.script["/userinfo"] = [(200, {"sub": "ada"})]
+        assert signed_in.userinfo() == {"sub": "ada"} and not os.path.exists(path)
+
+    def test_whoever_writes_holds_the_lock(self, server, signed_in, monkeypatch):
+        written, staged = [], cliauth.TokenFile.staged
+
+        def watched(file):
+            written.append((os.path.basename(file.path)[:7], cliauth.MUTEXES[file.path].locked()))
+            return staged(file)
+        monkeypatch.setattr(cliauth.TokenFile, "staged", watched)
+        for name in ("token_endpoint", "userinfo_endpoint"):  # what a kept address leads to is learned anew
+            change(signed_in, metadata=dict(held(signed_in)["metadata"], **{name: server.issuer + "/gone"}))
+            (signed_in.refresh if name == "token_endpoint" else signed_in.userinfo)()
+        signed_in.login("browser")
+        signed_in.logout()
+        assert written == [("127.0.0", True)] * 4 + [("current", True), ("127.0.0", True)]
+
+    def test_where_a_file_system_has_no_locks_threads_take_turns_all_the_same(self, signed_in, monkeypatch):
+        def flock(*args):
+            raise OSError(errno.ENOLCK, "No locks available")
+        monkeypatch.setattr("fcntl.flock", flock)
+
+        def take():
+            with signed_in.locate().locked(0.01):
+                return "alone"
+        with signed_in.locate().locked(0.01):
+            assert failure(cliauth.Background(take).result, 5)[1].startswith("another process has held ")
+        assert take() == "alone"
+
+    def test_the_room_is_on_the_disk_before_the_request_and_the_answer_before_it_takes_its_place(
+            self, server, signed_in, tmp_path, monkeypatch):
+        story, fsync, replace, path = [], os.fsync, os.replace, signed_in.locate().path
+
+        def synced(descriptor):
+            with open(path + (".lock" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else ".new"), "rb") as file:
+                data = file.read()
+            story.append("folder" if not data else "answer" if data[:2] + data[-2:] == b"{\n}\n" else
+                         "room" * (len(data) >= (1 << 16) + os.path.getsize(path)))
+            fsync(descriptor)
+
+        def replaced(*paths):
+            story.append("replace")
+            replace(*paths)
+        monkeypatch.setattr(os, "fsync", synced)
+        monkeypatch.setattr(os, "replace", replaced)
+        server.script["/token"] = [(200, lambda params: story.append("request") or json.dumps(TOKEN))]
+        signed_in.refresh()
+        assert story == ["room", "request", "answer", "replace", "folder"]
+
+    @pytest.mark.parametrize("number, spent", [
+        (errno.ENOSPC, False), (errno.EDQUOT, False), (errno.EIO, False), (errno.EINVAL, True)])
+    def test_a_disk_that_is_full_or_broken_is_found_before_and_one_that_cannot_tell_is_believed(
+            self, server, signed_in, monkeypatch, number, spent):
+        def fsync(descriptor):
+            raise OSError(number, os.strerror(number))
+        monkeypatch.setattr(os, "fsync", fsync)
+        before = held(signed_in)
+        if spent:
+            signed_in.refresh()
+        else:
+            assert failure(signed_in.refresh)[0] == 2
+        assert (held(signed_in) != before, len(server.requests)) == (spent, spent)
+
+    def test_a_file_that_cannot_be_replaced_is_filled(self, server, signed_in, monkeypatch):
+        def busy(*paths):  # as a file is that was mounted into a container
+            raise OSError(errno.EBUSY, "Device or resource busy")
+        path, write = signed_in.locate().path, os.write
+        change(signed_in, token=dict(TOKEN, padding="x" * 5000))
+        inode = os.stat(path).st_ino
+        server.script["/token"] = [(200, dict(TOKEN, refresh_token="rt-2", padding="x"))]
+        monkeypatch.setattr(os, "replace", busy)
+        monkeypatch.setattr(os, "write", lambda descriptor, data: write(descriptor, data[:100]))  # as it may
+        signed_in.refresh()
+        assert held(signed_in)["token"]["refresh_token"] == "rt-2" and os.stat(path).st_ino == inode
+        assert os.path.getsize(path) < 5000 and not os.path.exists(path + ".new")
+
+    @pytest.mark.parametrize("status", [400, 429, 500, 503])
+    def test_a_refresh_token_is_sent_once_whatever_fresh_metadata_would_say(self, server, signed_in, status):
+        change(signed_in, metadata=dict(held(signed_in)["metadata"], token_endpoint=server.issuer + "/old"))
+        server.script["/old"] = [(status, "")]
+        assert failure(signed_in.refresh)[0] and len(server.asked("/old")) == 1 and not server.asked("/token")
+
+    def test_signals_are_held_back_while_the_refresh_token_is_spent_and_not_before(self, server, signed_in):
+        def look(answer):
+            return 200, lambda params: seen.append(signal.getsignal(signal.SIGINT)) or json.dumps(answer)
+        seen, metadata = [signal.getsignal(signal.SIGINT)], held(signed_in)["metadata"]
+        change(signed_in, metadata={})
+        server.script = {"/.well-known/openid-configuration": [look(metadata)], "/token": [look(TOKEN)]}
+        signed_in.refresh()
+        assert [handler is seen[0] for handler in seen] == [True, True, False]
+
+    @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+    def test_the_first_signal_is_held_back_and_the_second_is_not(self, name):
+        class Came(Exception):
+            pass
+
+        def handler(number, frame):
+            raise Came
+
+        def send():
+            os.kill(os.getpid(), number)
+            for _ in range(99):  # CPython sees to it between two steps
+                pass
+        number = getattr(signal, name)
+        before, done = signal.signal(number, handler), []
+        try:
+            with cliauth.signals_held():
+                assert signal.getsignal(number) is not handler
+            assert signal.getsignal(number) is handler
+            for times in (1, 2):
+                with pytest.raises(Came), cliauth.signals_held():
+                    for _ in range(times):
+                        send()
+                        done.append(times)
+                assert signal.getsignal(number) is handler
+            signal.signal(number, signal.SIG_IGN)  # nohup
+            with cliauth.signals_held():
+                send()
+            assert done == [1, 2] and signal.getsignal(number) is signal.SIG_IGN
+        finally:
+            signal.signal(number, before)
 
     @pytest.mark.parametrize("number, code, said", [
-        (signal.SIGINT, 130, b"cliauth: interrupted\n"), (signal.SIGTERM, 143, b"cliauth: terminated\n")])
+        (signal.SIGINT, 130, b"cliauth: interrupted\n"), (signal.SIGTERM, 143, b"cliauth: terminated\n"),
+        (signal.SIGHUP, -signal.SIGHUP, b"")])
     def test_a_signal_while_the_refresh_token_is_spent_waits_until_the_new_one_is_saved(
             self, server, signed_in, number, code, said):
         answer = Slow(dict(TOKEN, refresh_token="rt-2"))
@@ -1866,13 +2066,19 @@ class TestTokenFile:
         assert process.communicate(timeout=10) == (b"", said) and process.returncode == code
         assert held(signed_in)["token"]["refresh_token"] == "rt-2" and len(server.asked("/token")) == 1
 
-    def test_what_a_crash_left_behind_is_replaced_and_never_followed(self, signed_in, tmp_path):
+    def test_what_a_crash_left_behind_is_replaced_and_never_followed(self, signed_in, tmp_path, monkeypatch):
         path = signed_in.locate().path
         (tmp_path / "victim").write_text("mine")
-        os.symlink(str(tmp_path / "victim"), path + ".new")
-        signed_in.refresh()
+        for target in ("victim", "nothing"):
+            os.symlink(str(tmp_path / target), path + ".new")
+            signed_in.refresh()
         assert (tmp_path / "victim").read_text() == "mine" and not os.path.islink(path)
+        assert not (tmp_path / "nothing").exists()
         assert len(os.listdir(os.path.dirname(path))) == 3  # it, its lock, and the name of the current profile
+        os.link(str(tmp_path / "victim"), path + ".new")
+        monkeypatch.setattr(os, "unlink", lambda path: None)  # as if it had come in between
+        code, said = failure(signed_in.refresh)
+        assert code == 2 and "File exists" in said and (tmp_path / "victim").read_text() == "mine"
 
     @pytest.mark.parametrize("whole, requests", [(True, 1), (False, 2)])
     def test_what_was_written_whole_before_a_death_is_put_in_its_place_by_the_next_one(
@@ -2001,6 +2207,7 @@ class TestClient:
         kept = before["token"] if kept is None else kept
         assert (code, text[:len(said)], held(signed_in)["token"]) == (1, said, kept)
         if kept == {"refresh_token": "rt-2"}:
+            assert held(signed_in) == {**before, "token": kept, "expires_at": None}
             server.extra, server.script = {}, {"/token": [(200, TOKEN)]}
             assert signed_in.access_token() == "at-1" and server.asked("/token")[-1]["refresh_token"] == "rt-2"
 
@@ -2014,12 +2221,18 @@ class TestClient:
             assert signed_in.access_token(4000) == held(signed_in)["token"]["access_token"]
 
     def test_an_error_never_holds_what_was_sent(self, server, signed_in):
-        secret = held(signed_in)["token"]["refresh_token"]
-        server.script["/token"] = [(400, {"error": "bad", "error_description": "got " + secret, "error_uri": secret})]
-        with pytest.raises(LoginRequired, match="got …") as error:
+        import traceback
+        sent, basic = held(signed_in)["token"]["refresh_token"], "ZGVtbzpzM2NyZXQ="  # demo:s3cret
+        change(signed_in, settings=dict(held(signed_in)["settings"], client_secret="s3cret"))
+        said = "%s and s3cret by Basic %s" % (sent, basic)
+        server.script["/token"] = [(400, {"error": "bad", "error_description": "got " + said, "error_uri": said})]
+        with pytest.raises(LoginRequired, match="got … and … by Basic …") as error:
             signed_in.refresh()
-        for each in (error.value, error.value.__cause__, error.value.__context__):
-            assert secret not in str(each) + repr(each) + repr(getattr(each, "__dict__", ""))
+        told = "".join(traceback.format_exception(type(error.value), error.value, error.value.__traceback__))
+        for each in (error.value, error.value.__cause__, error.value.__context__, told, signed_in):
+            told = str(each) + repr(each) + ("" if each is signed_in else repr(getattr(each, "__dict__", "")))
+            assert not [secret for secret in (sent, basic, "s3cret") if secret in told]
+        assert server.requests[-1][3]["Authorization"] == "Basic " + basic
 
     def test_a_known_profile_is_signed_in_again_by_its_name_alone(self, server):
         server.script["/token"] = [(200, TOKEN)] * 2
@@ -2149,7 +2362,8 @@ class TestClient:
     def test_status_tells_everything_but_secrets_and_asks_nobody(self, server, clock, signed_in):
         change(signed_in, token=dict(
             held(signed_in)["token"], organization_id="org_1", user={"id": "u1", "email": "a@b.c", "api_key": "hush"},
-            session_token="hush", client_assertion="hush", refresh_expires_in=0, list=[{"password": "hush"}]))
+            client_assertion="hush", refresh_expires_in=0, list=[{"password": "hush"}], **{name: "hush" for name in (
+                "Session-Token", "app_secret", "CODE", "jwt", "credentials", "bearer", "cookies")}))
         status = signed_in.status()
         assert status == {
             "profile": signed_in.profile, "signed_in": True, "account": "ada@example.com", "issuer": server.issuer,
@@ -2909,7 +3123,7 @@ class TestCommandLine:
 
     def test_status_list_and_switch(self, clock, signed_in, cli):
         name, issuer = signed_in.profile, signed_in.options["issuer"]
-        change(signed_in, token=dict(held(signed_in)["token"], organization_id="org_1\x1b[m", n=7))
+        change(signed_in, token=dict(held(signed_in)["token"], organization_id="org_1\x1b[m", **{"n\x1b": 7}))
         keep("other", token={}, settings={"issuer": "https://a.example", "client_id": "cli"})
         assert cli("list") == (0, "  %s  ada@example.com\n* other  signed out\n" % name, "")
         assert cli("status") == (3, "", "cliauth: nobody is signed in as other; run: cliauth login --profile other\n")
@@ -2920,7 +3134,7 @@ class TestCommandLine:
             ("profile", name), ("account", "ada@example.com"), ("issuer", issuer), ("client_id", "demo"),
             ("flow", "browser"), ("scope", "openid email offline_access"),
             ("until", cliauth.when(clock.now + 3600) + ", then refreshed"), ("organization_id", r"org_1\x1b[m"),
-            ("n", "7"))), "")
+            (r"n\x1b", "7"))), "")
         assert json.loads(cli("list", "--json")[1]) == [
             {"current": True, "profile": name, "signed_in": True, "account": "ada@example.com", "issuer": issuer,
              "client_id": "demo"}, {"current": False, "profile": "other", "signed_in": False, "account": None,
@@ -2928,6 +3142,8 @@ class TestCommandLine:
         assert cli("switch", "acme") == (2, "", "cliauth: there is no profile acme; there are: %s, other\n" % name)
         change(signed_in, settings={"token_endpoint": "https://a.example/token", "client_id": "demo"}, metadata={})
         assert cli("status", "--profile", name)[1].split("\n")[2].split() == ["issuer", "https://a.example/token"]
+        keep("zoe", token={"access_token": "x", "user": {"name": "Zoe\x1b"}})
+        assert cli("list")[1].endswith("\n* zoe  Zoe\\x1b\n")
 
     def test_logout_in_the_browser_too_of_all_profiles_and_for_good(self, server, signed_in, cli, monkeypatch):
         opened = []
@@ -2972,6 +3188,10 @@ class TestCommandLine:
         (["login", "--provider", "acme", "--client-id", "x"], 2, "no provider is called acme; there are github, "),
         (["login", "--client-secret-file", "/no"], 2, "--client-secret-file cannot be read from /no: No such file"),
         (["login", "--profile", "../x"], 2, "no profile can be called ../x; use letters, digits and . _ @ + -\n"),
+        (["login", "--client-secret", "x"], 2, "unknown: --client-secret; run: cliauth --help\n"),
+        (LOGIN + ["x", "--param", "request_uri=1"], 2, "--param cannot set request_uri, which the protocol needs; "),
+        (["status", "--token-file", "a\x1b.json"], 3, "nobody is signed in as a\\x1b; run: cliauth login --token-"),
+        (["status", "--token-file", "a", "--profile", "\x1b"], 3, "nobody is signed in as \\x1b; run: cliauth login "),
         (["request"], 2, "the following arguments are required: "),
         (LOGIN + ["x", "--flow", "client-credentials"], 1, "I/token answered 401 invalid_client"),
         (LOGIN + ["x"], 3, "nobody can sign in here: there is no display, and stderr is no terminal; use "),
@@ -2992,12 +3212,30 @@ class TestCommandLine:
 
     @pytest.mark.parametrize("argv", [
         ["login", "--client-secret=hunter2"], ["login", "--client-secret", "hunter2"], ["hunter2"],
+        ["login", "-phunter2"], ["-qhunter2", "list"], ["login", "--password:hunter2"],
         ["login", "--client-sec=hunter2"], ["login", "--flow", "hunter2"], ["login", "--timeout", "hunter2"],
         ["login", "--device=hunter2"], ["token", "get", "hunter2"], ["--token-f=hunter2", "list"],
-        ["request", "-H", "hunter2", "https://a.b"]])
+        ["request", "-H", "hunter2", "https://a.b"], ["login", "--timeout", "1\nhunter2"],
+        ["list", "--json=1\nhunter2"], ["login", "--flow", "auto\nhunter2"], ["login", "--param", "hunter2"],
+        ["login", "--issuer", "https://a.b", "--client-id", "x", "--param", "code=hunter2"]])
     def test_an_argument_in_the_wrong_place_is_not_echoed(self, cli, argv):
         code, out, err = cli(*argv)
         assert (code, out, err.count("\n")) == (2, "", 1) and err.startswith("cliauth: ") and "hunter2" not in err
+
+    @pytest.mark.parametrize("error, code, said", [
+        (RuntimeError("S3CRET"), 1, "an unforeseen RuntimeError; please report it, with what you typed"),
+        (ImportError("S3CRET", name="ssl"), 2, "this Python lacks the module ssl; install all of it (Debian: apt "
+         "install python3)"), (KeyboardInterrupt(), 130, "interrupted"),
+        (OSError(errno.EIO, "Input/output error", "a\x1b"), 4, "a\\x1b: Input/output error; try again"),
+        (OSError("odd"), 4, "the system says: odd; try again")])
+    def test_whatever_goes_wrong_is_one_line_and_signals_stay_as_they_were(self, cli, monkeypatch, error, code, said):
+        def work(*args):
+            raise error
+        before = signal.getsignal(signal.SIGTERM)
+        monkeypatch.setattr(Client, "access_token", work)
+        assert cli("token") == (code, "", "cliauth: " + said + "\n")
+        assert signal.getsignal(signal.SIGTERM) is before
+        assert cliauth.Background(lambda: cliauth.main(["--version"])).result(5) == 0  # in a thread there are none
 
     def test_a_client_secret_comes_from_stdin_and_is_kept_for_the_refresh(self, server, cli):
         server.script["/token"] = [(200, TOKEN)] * 2
@@ -3139,17 +3377,18 @@ class TestCommandLine:
         (tmp_path / "my browser.py").write_text(
             "import json, os, sys; sys.path.insert(0, %r); import cliauth\nserver = cliauth.DemoServer()\n"
             "server.issuer = %r\nprint('noise'); print('noise', file=sys.stderr)\n"
-            "json.dump([sys.argv, dict(os.environ)], open('seen', 'w'))\nserver.person(sys.argv[1])\n"
+            "json.dump([sys.argv, dict(os.environ), sys.stdin.read()], open('seen', 'w'))\nserver.person(sys.argv[1])\n"
             % (HERE, server.issuer))
         process = subprocess.run(
             [sys.executable, SCRIPT, "login", "--issuer", server.issuer, "--client-id", "demo"], cwd=str(tmp_path),
             env=dict(os.environ, BROWSER="nosuch:%s 'my browser.py' %%s" % sys.executable, SSH_CONNECTION="x",
-                     CLIAUTH_CLIENT_SECRET="s3cret"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=20)
+                     CLIAUTH_CLIENT_SECRET="s3cret"), input=b"typed", stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            timeout=20)
         assert (process.returncode, process.stdout) == (0, b"") and b"noise" not in process.stderr
         assert process.stderr.startswith(b"Signing in by browser: BROWSER is set. For another way: --flow device or ")
         seen = (tmp_path / "seen").read_text()
         assert server.asked("/token")[0]["code_verifier"] not in seen and "s3cret" not in seen
-        assert json.loads(seen)[0][1] in process.stderr.decode()
+        assert json.loads(seen)[0][1] in process.stderr.decode() and "typed" not in seen
 
     @pytest.mark.parametrize("typed, code", [(None, 0), ("\x03", 130)])
     def test_at_a_terminal_the_wait_counts_down_and_takes_a_pasted_address_too(self, server, typed, code):
@@ -3218,7 +3457,43 @@ class TestCommandLine:
         process = subprocess.run([sys.executable, SCRIPT, "token"], cwd=folder, stderr=subprocess.PIPE, timeout=20)
         assert process.stderr.decode().endswith("; run: %s login --issuer URL --client-id ID\n" % command)
 
+    @pytest.mark.parametrize("environ, entry, folder", [
+        ({"CLIAUTH_HOME": "T/a", "XDG_CONFIG_HOME": "T/b"}, "", "a"), ({"XDG_CONFIG_HOME": "T/b"}, "", "b/cliauth"),
+        ({"XDG_CONFIG_HOME": "b", "HOME": "T/c"}, "", "c/.config/cliauth"), ({"HOME": "~"}, "T/d", "d/.config/cliauth"),
+        ({}, "T/d", "d/.config/cliauth"), ({}, "", None), ({}, None, None)])
+    def test_without_a_home_or_an_entry_among_the_users_it_says_what_to_set(
+            self, cli, monkeypatch, tmp_path, environ, entry, folder):
+        import pwd
+        users = {} if entry is None else {os.getuid(): entry.replace("T", str(tmp_path))}
+        monkeypatch.setattr(pwd, "getpwuid", lambda uid: pwd.struct_passwd(["x"] * 5 + [users[uid], "sh"]))
+        monkeypatch.delenv("CLIAUTH_HOME")
+        monkeypatch.delenv("HOME")
+        for name, value in environ.items():
+            monkeypatch.setenv(name, value.replace("T", str(tmp_path)))
+        if folder:
+            assert cliauth.home() == str(tmp_path / folder)
+        else:
+            assert cli("token") == (2, "", "cliauth: there is no home folder to keep tokens in; set CLIAUTH_HOME or "
+                                    "XDG_CONFIG_HOME to one\n")
+
+    @pytest.mark.parametrize("line, code, said", [
+        ("token 2>&-", 0, ""), ("refresh >&- 2>&-", 0, ""), ("login --flow paste", 3, "nothing was pasted, and stdin "),
+        ("login --client-secret-file -", 2, "--client-secret-file cannot be read from -: "),
+        ("request -d @- https://a.example", 2, "@- cannot be read: stdin is closed; name another file after -d @"),
+        ("token --format git get", 2, "git's question cannot be read from -: ")])
+    def test_with_closed_streams_there_is_no_traceback_and_no_file_takes_their_number(
+            self, signed_in, tmp_path, line, code, said):
+        (tmp_path / "main.py").write_text(
+            "import os, sys; sys.path.insert(0, %r); import cliauth; code = cliauth.main(sys.argv[1:])\n"
+            "sys.exit(code if all(os.fstat(each) for each in range(3)) else 99)" % HERE)
+        process = subprocess.run(["sh", "-c", "exec %s main.py %s <&-" % (sys.executable, line)], cwd=str(tmp_path),
+                                 stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=20)
+        err = process.stderr.decode()
+        assert process.returncode == code and err.count("\n") == (1 if said else 0) + 4 * ("paste" in line)
+        assert not said or err.split("\n")[-2].startswith("cliauth: " + said)
+
     @pytest.mark.parametrize("argv", [["-m", "cliauth", "token"], ["-", "token"], ["-I", SCRIPT, "token"],
+                                      ["-S", "-O", SCRIPT, "token", "--min-ttl", "0"],
                                       ["-OO", "-bb", "-W", "error", "-X", "dev", SCRIPT, "token", "--min-ttl", "0"]])
     def test_it_runs_however_python_is_started(self, signed_in, argv):
         with open(SCRIPT, "rb") as source:

@@ -732,7 +732,7 @@ def exchange_with(url: str) -> "Iterator[None]":
                      "if your network inspects TLS, name its CA with --ca-file or SSL_CERT_FILE")
             raise Unreachable(f"the certificate of {host} cannot be trusted: {text}; {helps}") from None
         if not isinstance(reason, (OSError, str)):
-            raise InvalidResponse(f"{host} does not speak HTTP: {text}; check the address") from None
+            raise InvalidResponse(f"{host} does not speak HTTP ({type(reason).__name__}); check the address") from None
         raise Unreachable(f"{host} cannot be reached: {text}; check the network and the address") from None
 
 
@@ -791,8 +791,7 @@ class Http:
         with exchange_with(url):  # what stands in brackets may be no IPv6 address
             request = Request(url, body, {"Accept": "application/json", **(headers or {})}, method=method)
             raw = Background(lambda: opener.open(request, timeout=timeout)).result(timeout)
-        kind = visible(raw.headers.get("Content-Type") or "no type", 60)
-        self.trace(f"< {raw.status} from {place} after {time.monotonic() - started:.3f} s, {kind}")
+        self.trace(f"< {raw.status} from {place} after {time.monotonic() - started:.3f} s")
         return raw
 
     def send(self, method: str, url: str, form: "Optional[Json]" = None, headers: "Optional[Dict[str, str]]" = None,
@@ -816,8 +815,8 @@ class Http:
         bearer = (headers or {}).get("Authorization", "").partition(" ")[2]
         answer = Response(url, raw.status, raw.headers, data, {
             "client_secret": self.settings.get("client_secret"), "access_token": bearer, **(form or {})})
-        members = answer.said(", ".join(answer.members() or {}))
-        self.trace(f"< {len(data)} bytes from {place}: {members or 'no members'}")
+        kind, members = raw.headers.get("Content-Type", "no type"), ", ".join(answer.members() or ["no members"])
+        self.trace(f"< {len(data)} bytes from {place}, {answer.said(f'{kind}: {members}')}")
         return answer
 
 
@@ -888,10 +887,6 @@ def out(data: "Union[str, bytes]") -> None:
             sys.stdout.buffer.write(data)
         sys.stdout.flush()
     except (AttributeError, OSError, ValueError) as error:
-        try:  # else Python tries once more at its end, and complains in its own words
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        except (AttributeError, OSError, ValueError):
-            pass
         why = getattr(error, "strerror", None) or "stdout is closed"
         raise Unreachable(f"the output could not be written: {why}; free it and try again") from None
 
@@ -2703,9 +2698,10 @@ def command_request(client: Client, args: "argparse.Namespace") -> int:
             raise Unreachable("the answer was cut short; try again")
     if raw.status >= 300:
         location = raw.headers.get("Location")
+        said = Response(url, raw.status, raw.headers, b"", {"token": headers["Authorization"][len("Bearer "):]}).said
         over = raw.status == 401 and not fixed and not client.status()["refreshable"]
-        client.terminal.note(f"cliauth: HTTP {raw.status} {visible(raw.reason, 80)}" + (
-            f", Location: {visible(location)}" if location else f"; {client.hint()}" if over else ""))
+        client.terminal.note(f"cliauth: HTTP {raw.status} {said(raw.reason)}" + (
+            f", Location: {said(location)}" if location else f"; {client.hint()}" if over else ""))
     return 4 if raw.status >= 500 else 1 if raw.status >= 400 else 0
 
 

@@ -3191,7 +3191,7 @@ class TestCommandLine:
 
     @pytest.mark.parametrize("argv", [
         ["login", "--client-secret=hunter2"], ["login", "--client-secret", "hunter2"], ["hunter2"],
-        ["login", "-phunter2"], ["-qhunter2", "list"], ["login", "--password:hunter2"],
+        ["login", "-phunter2"], ["-qxhunter2", "list"], ["login", "--password:hunter2"],
         ["login", "--client-sec=hunter2"], ["login", "--flow", "hunter2"], ["login", "--timeout", "hunter2"],
         ["login", "--device=hunter2"], ["token", "get", "hunter2"], ["--token-f=hunter2", "list"],
         ["request", "-H", "hunter2", "https://a.b"], ["login", "--timeout", "1\nhunter2"],

@@ -169,18 +169,24 @@ def visible(text: "Any", limit: int = 500) -> str:
     return shown + "…" if len(text) > limit else shown
 
 
+def shown_url(url: str) -> str:
+    """An address for a terminal, without what may be secret in it: user info, query, fragment."""
+    before, at, after = url.rpartition("@")
+    user = re.sub(r"(?s)\A(\w*://|).*", r"\1…@", before) if at else ""
+    return visible(user + re.sub("(?s)([?#]).+", r"\1…", after))
+
+
 def split_url(url: str, what: str) -> "Tuple[str, str, int]":
     """Scheme, host and port of an https address, or of an http one on this machine; UsageError for any other.
 
     Before urlsplit sees it: that strips tabs and newlines, and takes http://evil.example\\@127.0.0.1 for 127.0.0.1.
     """
     match = re.match(r"(https?)://([0-9A-Za-z._-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?(?:[/?][!-~]*)?\Z", url)
-    shown = visible(re.sub(r"(?s)(?<=//).+(?=@)|(?<=[?#]).+", "…", url))  # without what could be a secret
     if not match or "\\" in url or "#" in url or not 0 < int(match.group(3) or 1) < 65536:
-        raise UsageError(f"{what} is no plain address: {shown}; write it like https://host/path")
+        raise UsageError(f"{what} is no plain address: {shown_url(url)}; write it like https://host/path")
     scheme, host, port = match.groups()
     if scheme == "http" and host not in LOOPBACK:
-        raise UsageError(f"{what} must begin with https://, or be on this machine: {shown}")
+        raise UsageError(f"{what} must begin with https://, or be on this machine: {shown_url(url)}")
     return scheme, host.lower(), int(port or (80 if scheme == "http" else 443))
 
 
@@ -342,7 +348,7 @@ class Response:
         except ValueError:
             text = self.body.decode("ascii", "replace").strip()
             try:
-                value = parse_form(text) if re.match(r"[\w.-]+=[!-~]*\Z", text) else None
+                value = parse_form(text) if re.match(r"[\w.-]+=[!-<>-~][!-~]*\Z", text) else None
             except ValueError:
                 return None
         return value if isinstance(value, dict) else None
@@ -481,9 +487,11 @@ def with_query(url: str, params: "Json") -> str:
 
 
 def fits(issuer: "Any", known: str) -> bool:
-    """Whether the two are one issuer (or setting), but for a trailing slash; in Entra's template {tenantid} is any."""
-    pattern = re.escape(known.rstrip("/")).replace(re.escape("{tenantid}"), "[^/]+")
-    return isinstance(issuer, str) and bool(re.match(pattern + r"/?\Z", issuer))
+    """Whether the two are one issuer (or setting), but for a trailing slash; in Entra's path {tenantid} is any."""
+    ours, theirs = (str(each).rstrip("/").split("/") for each in (issuer, known))
+    return isinstance(issuer, str) and len(ours) == len(theirs) and all(
+        one == other or one and other == "{tenantid}" and place > 2  # never the host
+        for place, (one, other) in enumerate(zip(ours, theirs)))
 
 
 def read_callback(params: "Json", issuer: str, iss_required: bool) -> str:
@@ -669,7 +677,7 @@ def fill(url: str, token: "Json") -> str:
         value: "Any" = token
         for name in place.split("."):
             value = value.get(name) if isinstance(value, dict) else None
-        if not isinstance(value, (str, int)) or place in SECRETS:
+        if not isinstance(value, (str, int)) or name in SECRETS:
             raise UsageError(f"the token response has no {place} for {visible(url)}; check --userinfo-endpoint")
         url = url.replace("{" + place + "}", quote(str(value), safe=""))
     return url
@@ -950,7 +958,9 @@ class Terminal:
     def open_browser(self, argv: "List[str]", url: str) -> None:
         """Starts the browser detached and leaves it to itself, without a shell, our output or our secrets."""
         from subprocess import DEVNULL, Popen
+        from urllib.parse import quote
         split_url(url, "the address to open")
+        url = quote(url, "%/:?&=#+,;@!*~[]")  # wslview and others are scripts, some of which mind $( and `
         command = [part.replace("%s", url) for part in argv]
         environ = {name: value for name, value in os.environ.items() if not name.startswith("CLIAUTH_")}
         try:
@@ -1381,9 +1391,10 @@ class Server:
             claims = decode_jwt(answer.body.decode("ascii", "replace").strip())[1]
         except ValueError:
             claims = read_answer(answer)
-        subject = claims_of(token).get("sub")
-        if subject and claims.get("sub", subject) != subject:  # 5.3.2: it MUST NOT be used
-            raise InvalidResponse(f"the userinfo is about somebody else (sub {visible(claims['sub'], 80)}, not "
+        subject, sub = claims_of(token).get("sub"), claims.get("sub")
+        other_kind = sub is None and self.settings.get("userinfo_endpoint")  # an address by hand: Graph, TOKI
+        if subject and sub != subject and not other_kind:  # 5.3.2: it MUST NOT be used
+            raise InvalidResponse(f"the userinfo is about somebody else (sub {visible(sub, 80)}, not "
                                   f"{visible(subject, 80)}); sign in again")
         return claims
 
@@ -1718,15 +1729,18 @@ class TokenFile:
         if data is None:
             return None
         try:
-            record = parse_json(data, 41)  # an answer stands one level deeper in it
+            record, why = parse_json(data, 41), ""  # an answer stands one level deeper in it
         except ValueError as error:
-            raise self.unusable(f"it is damaged ({error})") from None
+            record, why = None, f"it is damaged ({error})"
+        if why:  # out here, or the error would hold the whole text
+            raise self.unusable(why)
         if isinstance(record, dict) and isinstance(record.get("version"), int) and record["version"] > VERSION:
             raise self.unusable(f"it is of version {record['version']}, and this cliauth knows version {VERSION}")
         kinds = {"param": dict, "resource": list, "redirect_uri": list, "pkce": bool}
         fits_ = isinstance(record, dict) and all(
             isinstance(record.get(name), type(value)) for name, value in NEW.items() if value is not None)
-        if not fits_ or not all(isinstance(value, kinds.get(name, str)) for name, value in record["settings"].items()):
+        if not fits_ or not all(isinstance(value, kinds.get(name, str)) and (
+                kinds.get(name) is not list or words(value) == value) for name, value in record["settings"].items()):
             raise self.unusable("it is not one of cliauth's")
         return {**NEW, **record}
 
@@ -1948,8 +1962,8 @@ def profile_name(settings: "Json") -> str:
         re.sub("[/:].*", "", re.sub("^https?://", "", place)), client_id))
     if name != f"{host}_{client_id}" or "_" in host or len(name) > 100:
         from hashlib import sha256
-        name = f"{name[:90]}-{sha256(f'{place} {client_id}'.encode()).hexdigest()[:8]}"
-    return name
+        name = f"{name[:90]}-{sha256(f'{place} {client_id}'.encode('utf-8', 'replace')).hexdigest()[:8]}"
+    return name if PROFILE.match(name) else "at-" + name
 
 
 def alive(record: "Json", seconds: float = 0, name: str = "access_token") -> bool:
@@ -1967,7 +1981,8 @@ def harmless(value: "Any") -> "Any":
     """The value without members whose name speaks of a secret."""
     if isinstance(value, dict):
         return {name: harmless(inner) for name, inner in value.items()
-                if not re.search(r"token|secret|passw|key|assertion|code|jwt|credential|bearer|cookie", name, re.I)}
+                if not re.search("token|secret|passw|key|assertion|((^|auth.*|device_|user_)code$)|jwt|credential|"
+                                 "bearer|cookie|session|signature|otp|ticket|hook", name, re.I)}
     return [harmless(inner) for inner in value] if isinstance(value, list) else value
 
 
@@ -1985,12 +2000,12 @@ def described(profile: str, record: "Json") -> "Json":
             "account": first_text((claims, token.get("user")), "email", "name", "sub", "id") or None,
             "issuer": issuer and str(issuer).replace("{tenantid}", str(claims.get("tid"))),
             "client_id": settings.get("client_id"), "flow": settings.get("flow"), "scope": record["scope"],
-            "expires_at": end, "refreshable": refreshable, "claims": claims,
+            "expires_at": end, "refreshable": refreshable, "claims": harmless(claims),
             "extra": harmless({name: value for name, value in token.items() if name not in shown})}
 
 
 def place_of(settings: "Json") -> str:
-    return visible(settings.get("issuer") or settings.get("provider") or settings.get("token_endpoint"), 200)
+    return visible(settings.get("issuer") or settings.get("provider") or settings.get("token_endpoint") or "any", 200)
 
 
 def when(unix: "Optional[float]") -> str:
@@ -2031,7 +2046,11 @@ class Client:
 
     def settle(self, stored: "Json") -> "Json":
         """The settings in force: options over environment over profile over presets over the provider's row."""
-        return with_provider(overlay(overlay(presets(), stored), self.named()))
+        named = self.named()
+        if stored.get("client_id") and not (stored.get("client_secret") or named.get("client_id") or
+                                            self.options.get("client_secret")):
+            named.pop("client_secret", None)  # the environment's: it is meant for another client than this public one
+        return with_provider(overlay(overlay(presets(), stored), named))
 
     def hint(self) -> str:
         named = f" --profile {self.profile}" if self.profile else " --issuer URL --client-id ID"
@@ -2136,7 +2155,7 @@ class Client:
 
     def renew(self, seen: "Json") -> "Json":
         """1 take the lock, 2 read again: a sibling may have been quicker, 3 take the room for the answer, 4 ask once,
-        5 save before anything else, 6 check the rest."""
+        5 save the next refresh token before anything else, 6 check the rest, and save it."""
         file = self.locate()
         if not seen["token"]:
             raise self.nobody()
@@ -2156,29 +2175,24 @@ class Client:
                     answer = read_answer(server.post("token_endpoint", request))
                 except ErrorResponse as no:
                     return self.refused(no, record, request, save)
-                after = holding({**record, "metadata": server.metadata}, renewed(token, answer))
-                save(dump_json(after))
+                successor = answer.get("refresh_token")
+                if printable(successor):  # the rest is for nobody's eyes before it is checked
+                    kept = {name: value for name, value in token.items() if name != "access_token"}
+                    save(dump_json({**record, "token": {**kept, "refresh_token": successor}, "expires_at": None}))
             self.examine(server, answer, record)
-            if server.metadata != after["metadata"]:  # the ID token did not fit a stale copy
-                after["metadata"] = server.metadata
-                file.store(after)
+            after = holding({**record, "metadata": server.metadata}, renewed(token, answer))
+            file.store(after)
             return after
 
     def examine(self, server: Server, answer: "Json", before: "Json") -> None:
-        """Checks a refresh response that is on disk already; raises InvalidResponse when nearly nothing of it stays."""
-        file, successor = self.locate(), answer.get("refresh_token")
+        """Checks the rest of a refresh response; raises InvalidResponse when nothing of it may be used."""
         old, new = ([re.sub("^https://", "", str(claims.get("iss", ""))), claims.get("sub")]  # Google has both kinds
                     for claims in (claims_of(before["token"]), claims_of(answer)))
         if any(old) and any(new) and old != new:  # OpenID Connect Core 12.2: nothing of this is ours
-            file.store({**before, "token": {}, "expires_at": None})
+            self.locate().store({**before, "token": {}, "expires_at": None})
             raise InvalidResponse(f"the refreshed ID token is of somebody else; {self.hint()}")
         server.settings.pop("param", None)  # max_age was about the sign-in, whose auth_time this repeats (Core 12.2)
-        try:
-            server.accept(answer)
-        except InvalidResponse:  # all that can be of use in it is the next refresh token
-            kept = {**before, "token": {"refresh_token": successor}, "expires_at": None}
-            file.store(kept if printable(successor) else before)
-            raise
+        server.accept(answer)
 
     def refused(self, no: ErrorResponse, record: "Json", request: "Json", save: "Callable[[bytes], None]") -> "Json":
         """What a refusal of a refresh means: bad times, wrong settings, another's refresh, or a dead token."""
@@ -2291,7 +2305,7 @@ class Client:
             known = file.read()
         except LoginRequired:
             known = None
-        if known is None:
+        if known is None and not (self.file and os.path.lexists(self.file.path + ".new")):
             return self.terminal.note("Nobody was signed in.")
         with file.locked():
             if not forget:
@@ -2299,7 +2313,8 @@ class Client:
                     return save(dump_json(self.revoked(file.read() or NEW)))
             self.revoked(file.read() or NEW)
             with file.writing():
-                os.unlink(file.path)
+                if os.path.lexists(file.path):
+                    os.unlink(file.path)
         return None
 
 
@@ -2868,7 +2883,7 @@ def build_parser() -> "argparse.ArgumentParser":
     class Parser(argparse.ArgumentParser):
         def error(self, message: str) -> "Any":
             """One line, which echoes no value: it might be a secret on its way to the wrong place."""
-            message = re.sub(r"(invalid [\w ]+): .*?( \(choose|\Z)", r"\1\2", message)
+            message = re.sub(r"(invalid [\w ]+): (.*(?= \(choose)|.*)", r"\1", message)
             message = re.sub("ignored explicit argument .*", "takes no value", message)
             raise UsageError(f"{message}; run: {self.prog} --help")
 

@@ -221,11 +221,19 @@ class TestText:
 
     @table("url, shown", [
         ("http://evil.example\\@127.0.0.1/", "http://…@127.0.0.1/"), ("https://me@id", "https://…@id"),
+        ("me:S3CRET@id", "…@id"),
         ("https://me:S3/C\n@R@id/x", "https://…@id/x"), ("https://id/#top", "https://id/#…"),
         ("http://id/?key=S3CRET", "http://id/?…"), ("https://id/a b?S3CRET#x", "https://id/a b?…"),
         ("https://id/?\n", "https://id/?…")])
     def test_of_a_refused_address_only_what_is_no_secret_is_shown(self, url, shown):
         assert fails(UsageError, cliauth.split_url, url, "it").partition(": ")[2].partition(";")[0] == shown
+
+    def test_a_long_address_is_judged_in_no_time(self):
+        begun = time.monotonic()
+        for url in ("https://id" + "/" * 900000, "/" * 900000, "https://id/" + "@" * 900000 + "\n"):
+            with contextlib.suppress(UsageError):
+                cliauth.split_url(url, "it")
+        assert time.monotonic() - begun < 1 and not cliauth.fits("https://a.b", "https://" + "{tenantid}" * 99 + "x")
 
     def test_json_and_forms_are_read_and_written(self):
         assert cliauth.parse_json(b'\xef\xbb\xbf{"a": [1, -2.5, 1e3, null]}') == {"a": [1, -2.5, 1000.0, None]}
@@ -286,6 +294,7 @@ def refused(*args):
 class TestProtocol:
     @table("body, members", [
         ({"a": 1}, {"a": 1}), (" a=1&b=x%20y+z\n", {"a": "1", "b": "x y z"}), ({}, {}), ("", None), ("<html>a=b", None),
+        ("c2VjcmV0=", None), ("c2VjcmV0==", None),
         ([1], None), ("a=1&a=2", None), ('{"a": 1, "a": 2}', None), ("OK", None), ("\xff", None), ("a=%ff", None)])
     def test_an_answer_is_json_else_a_form(self, body, members):
         assert answered(200, body).members() == members
@@ -547,7 +556,8 @@ class TestProtocol:
                               ("https://m/x/v2", "https://m/{tenantid}/v2")):
             assert cliauth.fits(issuer, known)
         for issuer, known in ((None, "https://id"), ("https://id/a", "https://id"), ("https://idxe", "https://id.e"),
-                              ("https://id\n", "https://id"), ("https://m/a/b", "https://m/{tenantid}")):
+                              ("https://id\n", "https://id"), ("https://m/a/b", "https://m/{tenantid}"),
+                              ("https://m", "https://{tenantid}"), ("https://m//v2", "https://m/{tenantid}/v2")):
             assert not cliauth.fits(issuer, known)
         openid = {"issuer": "https://id/", "token_endpoint": "https://id/t1", "userinfo_endpoint": "", "jwks_uri": "x"}
         oauth = {"issuer": "https://id", "token_endpoint": "https://id/t2", "userinfo_endpoint": "https://id/u"}
@@ -578,9 +588,9 @@ class TestProtocol:
             assert not cliauth.covered(asked, came.split())
 
     def test_the_userinfo_address_is_filled_from_the_token_response(self):
-        token = {"user_id": 7, "user": {"id": "a/b?{c}"}, "access_token": "S3CRET"}
+        token = {"user_id": 7, "user": {"id": "a/b?{c}", "access_token": "S3CRET"}, "access_token": "S3CRET"}
         assert cliauth.fill("https://id/{user_id}/{user.id}?x={user_id}", token) == "https://id/7/a%2Fb%3F%7Bc%7D?x=7"
-        for name in ("nobody", "user", "user.id.x", "access_token"):
+        for name in ("nobody", "user", "user.id.x", "access_token", "user.access_token"):
             assert fails(UsageError, cliauth.fill, "https://id/{%s}" % name, token) == (
                 "the token response has no %s for https://id/{%s}; check --userinfo-endpoint" % (name, name))
 
@@ -890,7 +900,8 @@ class TestTerminal:
             Terminal().open_browser([sys.executable, "-c", self.TELL, fifo] + argv, url)
             assert select.select([told], [], [], 10)[0]
             args, stdin, session, secret = json.loads(told.read(1 << 16).decode())
-        assert (args, stdin, secret) == ([part.replace("%s", url) for part in expected.split()], "", False)
+        plain = "https://id.example/a?b=%24%28touch%24%7BIFS%7Dx%29;%60id%60%7C%27%22&c=%20%3C%3E*~"  # for scripts
+        assert (args, stdin, secret) == ([part.replace("%s", plain) for part in expected.split()], "", False)
         assert session != os.getsid(0) and capfd.readouterr() == ("", "")
 
     @table("url", ["http://id.example/", "file:///etc/passwd", "javascript:alert(1)", "--help", "https://id/ x"])
@@ -1817,8 +1828,8 @@ class TestTokenFile:
         (lambda path: os.symlink(__file__, path), "it is a symbolic link"), (os.mkfifo, "it is no plain file"),
         (os.mkdir, "it is no plain file"), (" " * 5000000, "it is no plain file, or too large"),
         ("{", "it is damaged ("), ("[" * 99 + "]" * 99, "it is damaged ("), ("[]", "it is not one of cliauth's"),
-        ('{"version": 1, "settings": {"param": []}, "metadata": {}, "token": {}, "scope": "", "expires_at": 0}',
-         "it is not one of cliauth's"),
+        *[('{"version": 1, "settings": {"%s}, "metadata": {}, "token": {}, "scope": "", "expires_at": 0}' % odd,
+           "it is not one of cliauth's") for odd in ('param": []', 'resource": [5]', 'redirect_uri": [null]')],
         ('{"version": 2, "settings": {}, "metadata": {}, "token": {}, "scope": "", "expires_at": 0}',
          "it is of version 2, and this cliauth knows version 1")])
     def test_what_cannot_be_used_is_named_before_anything_happens_and_left_alone(self, server, tmp_path, make, why):
@@ -1879,7 +1890,8 @@ class TestTokenFile:
         settings = held(signed_in)["settings"]
         change_(settings)
         change(signed_in, settings=settings)
-        monkeypatch.setenv("CLIAUTH_CLIENT_SECRET", secret)
+        for name, value in (("CLIENT_SECRET", secret), ("CLIENT_ID", secret and "demo")):
+            monkeypatch.setenv("CLIAUTH_" + name, value)
         code, text = failure(Client(profile=signed_in.profile).refresh)
         assert code == 2 and text.startswith(said) and not server.requests
 
@@ -1925,6 +1937,18 @@ class TestTokenFile:
         assert failure(renewal.result, 5)[0] == 3 and len(server.asked("/token")) == 1
         assert (other.locate().read() or {}).get("token") == left
 
+    @pytest.mark.parametrize("forget", [False, True])
+    def test_a_sign_in_that_was_killed_before_its_file_was_in_place_is_signed_out_too(self, server, signed_in, forget):
+        path = signed_in.locate().path
+        os.rename(path, path + ".new")
+        signed_in.logout(forget)
+        assert len(server.asked("/revocation")) == 2 and not os.path.exists(path + ".new")
+        assert (signed_in.file.read() or {}).get("token") == (None if forget else {})
+        with open(path + ".new", "w") as file:
+            file.write("{")
+        signed_in.logout(forget)
+        assert os.path.exists(path) is not forget
+
     def test_what_a_command_learned_does_not_bring_back_a_profile_that_was_forgotten(self, server, signed_in):
         path, metadata = signed_in.locate().path, held(signed_in)["metadata"]
         change(signed_in, metadata=dict(metadata, userinfo_endpoint=server.issuer + "/gone"))
@@ -1944,7 +1968,7 @@ class TestTokenFile:
             (signed_in.refresh if name == "token_endpoint" else signed_in.userinfo)()
         signed_in.login("browser")
         signed_in.logout()
-        assert written == [("127.0.0", True)] * 4 + [("current", True), ("127.0.0", True)]
+        assert written == [("127.0.0", True)] * 5 + [("current", True), ("127.0.0", True)]
 
     def test_where_a_file_system_has_no_locks_threads_take_turns_all_the_same(self, signed_in, monkeypatch):
         monkeypatch.setattr("fcntl.flock", refusing(errno.ENOLCK))
@@ -1974,7 +1998,8 @@ class TestTokenFile:
         monkeypatch.setattr(os, "replace", replaced)
         server.script["/token"] = [(200, lambda params: story.append("request") or json.dumps(TOKEN))]
         signed_in.refresh()
-        assert story == ["room", "request", "answer", "replace", "folder"]
+        written = ["answer", "replace", "folder"]  # the refresh token first, and once it was checked the rest
+        assert story == ["room", "request"] + written + ["room"] + written
 
     @pytest.mark.parametrize("number, spent", [
         (errno.ENOSPC, False), (errno.EDQUOT, False), (errno.EIO, False), (errno.EINVAL, True)])
@@ -2074,9 +2099,9 @@ class TestTokenFile:
         code, said = failure(signed_in.refresh)
         assert code == 2 and "File exists" in said and (tmp_path / "victim").read_text() == "mine"
 
-    @pytest.mark.parametrize("whole, requests", [(True, 1), (False, 2)])
+    @pytest.mark.parametrize("whole", [True, False])
     def test_what_was_written_whole_before_a_death_is_put_in_its_place_by_the_next_one(
-            self, server, signed_in, monkeypatch, whole, requests):
+            self, server, signed_in, monkeypatch, whole):
         path, before = signed_in.locate().path, held(signed_in)
         with monkeypatch.context() as death:
             death.setattr(os, "replace", refusing(errno.EACCES))
@@ -2085,7 +2110,8 @@ class TestTokenFile:
             os.truncate(path + ".new", os.path.getsize(path) // 2)
             server.families[before["token"]["refresh_token"]]["newest"] = before["token"]["refresh_token"]
         change(signed_in, expires_at=1)
-        assert signed_in.access_token() in server.access and len(server.asked("/token")) == requests
+        assert signed_in.access_token() in server.access
+        assert (server.asked("/token")[1]["refresh_token"] != before["token"]["refresh_token"]) is whole
         assert held(signed_in)["token"]["refresh_token"] in server.families and not os.path.exists(path + ".new")
 
 
@@ -2176,25 +2202,43 @@ class TestClient:
         clock.now += 4000
         assert signed_in.access_token() == "of-the-sibling" and held(signed_in)["token"]["refresh_token"] == "rt-1"
 
-    @pytest.mark.parametrize("extra, kept, said", [
-        (lambda claims: {"id_token": signed(**dict(claims, sub="eve"))}, {}, "the refreshed ID token is of somebody"),
-        (lambda claims: {"id_token": signed(**dict(claims, iss="https://b.c"))}, {}, "the refreshed ID token is of"),
-        (lambda claims: {"id_token": signed(**dict(claims, aud="x"))}, {"refresh_token": "rt-2"}, "the ID token "),
-        (lambda claims: {"token_type": "DPoP"}, {"refresh_token": "rt-2"}, "the token is of type DPoP"),
-        (lambda claims: {"access_token": "a\nb"}, {"refresh_token": "rt-2"}, "the access_token that came "),
-        (lambda claims: {"access_token": None}, {"refresh_token": "rt-2"}, "the token response holds no access_token"),
-        (lambda claims: {"refresh_token": "a b"}, None, "the refresh_token that came is not printable ASCII")])
+    @pytest.mark.parametrize("extra, stays, said", [
+        (lambda claims: {"id_token": signed(**dict(claims, sub="eve"))}, None, "the refreshed ID token is of somebody"),
+        (lambda claims: {"id_token": signed(**dict(claims, iss="https://b.c"))}, None, "the refreshed ID token is of"),
+        (lambda claims: {"id_token": signed(**dict(claims, aud="x"))}, "rt-2", "the ID token "),
+        (lambda claims: {"token_type": "DPoP"}, "rt-2", "the token is of type DPoP"),
+        (lambda claims: {"access_token": "a\nb"}, "rt-2", "the access_token that came "),
+        (lambda claims: {"access_token": None}, "rt-2", "the token response holds no access_token"),
+        (lambda claims: {"refresh_token": "a b"}, "rt-1", "the refresh_token that came is not printable ASCII")])
     def test_of_an_answer_that_cannot_be_used_a_usable_refresh_token_stays_and_nothing_else(
-            self, server, signed_in, extra, kept, said):
+            self, server, signed_in, extra, stays, said):
+        change(signed_in, token=dict(held(signed_in)["token"], refresh_token="rt-1"))
         before = held(signed_in)
-        server.extra["/token"] = {"refresh_token": "rt-2", **extra(cliauth.claims_of(before["token"]))}
+        claims = cliauth.claims_of(before["token"])
+        server.families["rt-1"] = {"newest": "rt-1", "scope": "openid", "nonce": ""}
+        server.extra["/token"] = {"refresh_token": "rt-2", **extra(claims)}
         code, text = failure(signed_in.refresh)
-        kept = before["token"] if kept is None else kept
-        assert (code, text[:len(said)], held(signed_in)["token"]) == (1, said, kept)
-        if kept == {"refresh_token": "rt-2"}:
-            assert held(signed_in) == {**before, "token": kept, "expires_at": None}
-            server.extra, server.script = {}, {"/token": [(200, TOKEN)]}
+        assert (code, text[:len(said)], held(signed_in)["token"].get("refresh_token")) == (1, said, stays)
+        if stays == "rt-1":
+            assert held(signed_in) == before
+        elif stays:  # with what tells whose it is: the next one is not to be of somebody else
+            kept = {name: value for name, value in before["token"].items() if name != "access_token"}
+            assert held(signed_in) == {**before, "token": {**kept, "refresh_token": "rt-2"}, "expires_at": None}
+            server.extra, server.script = {}, {"/token": [
+                (200, TOKEN), (200, dict(TOKEN, id_token=signed(**dict(claims, sub="eve"))))]}
             assert signed_in.access_token() == "at-1" and server.asked("/token")[-1]["refresh_token"] == "rt-2"
+            assert failure(signed_in.refresh)[0] == 1 and held(signed_in)["token"] == {}
+
+    def test_nothing_of_an_answer_but_the_refresh_token_is_on_disk_before_it_was_checked(
+            self, server, signed_in, monkeypatch):
+        seen, examine = [], Client.examine
+        monkeypatch.setattr(Client, "examine", lambda self, *rest: seen.append(held(self)) or examine(self, *rest))
+        before = held(signed_in)["token"]
+        signed_in.refresh()
+        after = held(signed_in)["token"]
+        kept = {name: value for name, value in before.items() if name != "access_token"}
+        assert seen[0]["token"] == {**kept, "refresh_token": after["refresh_token"]} and seen[0]["expires_at"] is None
+        assert after["access_token"] != before["access_token"]
 
     @pytest.mark.parametrize("sub, code", [("eve", 1), ("ada", None)])
     def test_a_token_that_still_lives_is_not_used_once_it_was_dropped(self, server, signed_in, sub, code):
@@ -2286,6 +2330,9 @@ class TestClient:
         assert names[places[0], "my-cli"] == "id.example.com_my-cli"
         assert Client(places[0] + "/", "my-cli").status()["profile"] == "id.example.com_my-cli"
         assert names[places[1], "my-cli"] == "id.example.com_my-cli-18b73674"  # a newer cliauth has to find it
+        odd = [Client(place, client).status()["profile"] for place, client in (
+            ("https://con.example.com", "x"), ("http://[::1]:9", "x"), ("https://id.example.com", "\udcff"))]
+        assert all(cliauth.PROFILE.match(name) for name in [*names.values(), *odd]) and odd[0] == "at-con.example.com_x"
         assert all(re.match(r"[a-z0-9._@-]{1,120}\Z", name) for name in names.values())
         assert Client(provider="github", client_id="x").status()["profile"].startswith("github.com_x")
 
@@ -2304,6 +2351,15 @@ class TestClient:
         for preset, value in presets.items():
             monkeypatch.setattr(cliauth, preset, value)
         assert Client(**options).status()["profile"].startswith(name)
+
+    def test_a_secret_in_the_environment_is_not_for_a_public_client_that_nobody_named(
+            self, server, signed_in, monkeypatch):
+        monkeypatch.setenv("CLIAUTH_CLIENT_SECRET", "S3CRET")
+        Client().refresh()
+        assert b"S3CRET" not in repr(server.requests).encode() and not server.requests[-1][3]["Authorization"]
+        monkeypatch.setenv("CLIAUTH_CLIENT_ID", "demo")
+        Client().refresh()
+        assert server.requests[-1][3]["Authorization"].startswith("Basic ")
 
     def test_tokens_of_another_server_or_client_are_never_used(self):
         assert failure(Client().access_token) == (
@@ -2348,18 +2404,26 @@ class TestClient:
         change(signed_in, token=dict(
             held(signed_in)["token"], organization_id="org_1", user={"id": "u1", "email": "a@b.c", "api_key": "hush"},
             client_assertion="hush", refresh_expires_in=0, list=[{"password": "hush"}], **{name: "hush" for name in (
-                "Session-Token", "app_secret", "CODE", "jwt", "credentials", "bearer", "cookies")}))
+                "Session-Token", "app_secret", "CODE", "jwt", "credentials", "bearer", "cookies", "incoming_webhook",
+                "session_id", "signature", "otp", "ticket", "user_code")}, id_token=signed(
+                    sub="ada", email="ada@example.com", address={"postal_code": "W1"}, idp={"refresh_token": "hush"})))
         status = signed_in.status()
         assert status == {
             "profile": signed_in.profile, "signed_in": True, "account": "ada@example.com", "issuer": server.issuer,
             "client_id": "demo", "flow": "browser", "scope": "openid email offline_access", "refreshable": True,
             "expires_at": clock.now + 3600, "claims": status["claims"], "extra": {
                 "organization_id": "org_1", "user": {"id": "u1", "email": "a@b.c"}, "list": [{}]}}
-        assert status["claims"]["sub"] == "ada"
+        assert status["claims"] == {
+            "sub": "ada", "email": "ada@example.com", "address": {"postal_code": "W1"}, "idp": {}}
         change(signed_in, token=dict(TOKEN, refresh_expires_in=7200))
         for seconds, alive in ((7199, True), (2, False)):
             clock.now += seconds
             assert signed_in.status()["signed_in"] is alive and not server.requests
+
+    def test_a_userinfo_endpoint_of_the_metadata_names_the_person(self, server, signed_in):
+        server.script["/userinfo"] = [(200, {"email": "eve@example.com"})]
+        said = "the userinfo is about somebody else (sub None, not ada); sign in again"
+        assert failure(signed_in.userinfo) == (1, said)
 
     @pytest.mark.parametrize("answer, outcome", [
         ((200, {"sub": "ada", "x": 1}), {"sub": "ada", "x": 1}), ((200, signed(sub="ada", y=2)), dict(sub="ada", y=2)),
@@ -3196,6 +3260,7 @@ class TestCommandLine:
         ["login", "--device=hunter2"], ["token", "get", "hunter2"], ["--token-f=hunter2", "list"],
         ["request", "-H", "hunter2", "https://a.b"], ["login", "--timeout", "1\nhunter2"],
         ["list", "--json=1\nhunter2"], ["login", "--flow", "auto\nhunter2"], ["login", "--param", "hunter2"],
+        ["login", "--flow", "x (choose hunter2"],
         ["login", "--issuer", "https://a.b", "--client-id", "x", "--param", "code=hunter2"]])
     def test_an_argument_in_the_wrong_place_is_not_echoed(self, cli, argv):
         code, out, err = cli(*argv)

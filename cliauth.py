@@ -38,7 +38,7 @@ import os
 import re
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 TYPE_CHECKING = False  # a type checker takes it for true; importing typing would cost 10 ms at every start
 if TYPE_CHECKING:
@@ -562,7 +562,8 @@ def read_token(answer: "Json") -> "Json":
             raise InvalidResponse(f"the {name} that came is not printable ASCII; ask the provider")
     kind = answer.get("token_type") or "Bearer"  # WorkOS leaves it out
     if str(kind).lower() not in BEARER:
-        raise InvalidResponse(f"the token is of type {visible(kind, 40)}, which only another client can use")
+        raise InvalidResponse(f"the token is of type {visible(kind, 40)}, which only another client can use; ask the "
+                              "provider")
     return answer
 
 
@@ -610,7 +611,7 @@ def id_token_faults(header: "Json", claims: "Json", token: "Json", settings: "Js
     """What OpenID Connect Core 3.1.3.7 finds wrong; over TLS from the token endpoint, the signature may go unread."""
     iss, audience, client_id = str(claims.get("iss")), claims.get("aud"), settings["client_id"]
     audiences = audience if isinstance(audience, list) else [audience]
-    if str(header.get("alg", "none")).lower() == "none":
+    if str(header.get("alg")).strip().lower() in ("", "none"):
         yield "it is unsigned"
     wanted = issuer.replace("{tenantid}", str(claims.get("tid")))  # Entra's metadata is a template
     if issuer and wanted not in (iss, "https://" + iss):  # Google may leave the scheme out
@@ -644,7 +645,7 @@ def check_id_token(token: "Json", settings: "Json", issuer: str, now: float, non
         raise InvalidResponse(f"the ID token cannot be used: {error}; ask the provider") from None
     fault = next(id_token_faults(header, claims, token, settings, issuer, now, nonce), "")
     if fault:
-        raise InvalidResponse(f"the ID token cannot be trusted: {fault}")
+        raise InvalidResponse(f"the ID token cannot be trusted: {fault}{'' if ';' in fault else '; ask the provider'}")
 
 
 def discovery_addresses(issuer: str) -> "List[str]":
@@ -812,13 +813,14 @@ class Http:
 
         def whole() -> "Tuple[bytes, Optional[int]]":
             with raw:  # closed where it is read: close() waits for a read in another thread
-                return raw.read(BODY_LIMIT + 1), raw.length
+                room = bytearray(BODY_LIMIT + 1)  # read(n) takes whatever comes in a chunk of -1 bytes
+                return bytes(room[:raw.readinto(room)]), raw.length
 
         with exchange_with(url):
             data, missing = Background(whole).result(timeout - (time.monotonic() - started))
             if len(data) > BODY_LIMIT:
                 raise InvalidResponse(f"{place} answered more than {BODY_LIMIT} bytes; check the address")
-            if missing:  # read(n) returns a body that was cut short in silence
+            if missing:  # what was cut short is returned in silence
                 raise Unreachable(f"the answer of {place} was cut short; try again")
         bearer = (headers or {}).get("Authorization", "").partition(" ")[2]
         answer = Response(url, raw.status, raw.headers, data, {
@@ -1049,10 +1051,8 @@ def bind(host: str, port: int) -> "socket.socket":
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)  # type: ignore[attr-defined]
         else:  # else a fixed port is refused for a minute after each sign-in; Linux still refuses one in use
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if ":" in host:
-            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         listener.bind((host, port))
-        listener.listen(128)
+        listener.listen(1024)  # a connection that finds it full tries again after a second
         listener.setblocking(False)
     except BaseException:
         listener.close()
@@ -1117,6 +1117,8 @@ class Listener:
             params = self.read(source, is_ours) if source in self.heads else None
             if params:
                 self.caller = source
+                for other in set(self.heads) - {source}:  # the exchange may need their descriptors
+                    self.drop(other)
                 return params
         for source in self.sockets:  # last: a new connection may cost an old one that has something to say
             if source in ready:
@@ -1274,7 +1276,12 @@ class Server:
             return
         asked = [Background(lambda url=url: self.http.send("GET", url, timeout=timeout))  # type: ignore[misc]
                  for url in discovery_addresses(issuer)]
-        answers = [each.result(timeout + 1) for each in asked]
+        try:
+            answers = [each.result(timeout + 1) for each in asked]
+        finally:
+            for each in asked:
+                if each.thread.is_alive():  # in OpenSSL when Python ends, it would crash it
+                    each.thread.join(1)
         documents = [answer.members() if answer.status == 200 else None for answer in answers]
         found = read_metadata(issuer, documents)
         if found or self.settings.get("token_endpoint"):
@@ -1560,13 +1567,14 @@ class SignIn:
 
     def show(self, device: "Json") -> None:
         """The code is shown even when the complete address is opened: the person compares it (RFC 8628 §3.3.1)."""
-        address, complete = device["verification_uri"], device.get("verification_uri_complete")
+        address, complete = device["verification_uri"], device.get("verification_uri_complete") or ""
+        complete = "" if device["device_code"] in complete else complete
         self.terminal.say(f"To sign in, open {address} on any device and enter the code:\n\n"
                           f"    {visible(device['user_code'], 40)}\n")
         if complete:
             self.terminal.say(f"Or open this address, which holds it already:\n\n    {complete}\n")
         if isinstance(device.get("message"), str):  # Entra
-            self.terminal.note("The provider says: " + visible(device["message"]))
+            self.terminal.note("The provider says: " + visible(device["message"].replace(device["device_code"], "…")))
         self.terminal.say("Only enter the code if you have started this sign-in yourself.")
         if self.argv:
             self.terminal.open_browser(self.argv, complete or address)
@@ -1783,7 +1791,7 @@ class TokenFile:
             whole = left.read()
         except UsageError:
             return
-        if whole:
+        if whole and os.path.lexists(self.path):  # else nobody was signed in, or has signed out since
             with self.writing():
                 self.replace(left.path)
 
@@ -2168,7 +2176,7 @@ class Client:
             if not token or not token.get("refresh_token") and server.settings.get("flow") != "client-credentials":
                 why = f"the token {'' if alive(record) else 'has expired and '}cannot be refreshed"
                 raise LoginRequired(f"{why if token else 'signed out in the meantime'}; {self.hint()}")
-            server.find("token_endpoint")  # now: while signals are held back there is one exchange alone
+            server.find("token_endpoint")  # now: while signals are held back, one exchange is to do
             request = renewal_request(server.settings, token)
             with file.staged() as save, signals_held():
                 try:
@@ -2178,10 +2186,16 @@ class Client:
                 successor = answer.get("refresh_token")
                 if printable(successor):  # the rest is for nobody's eyes before it is checked
                     kept = {name: value for name, value in token.items() if name != "access_token"}
-                    save(dump_json({**record, "token": {**kept, "refresh_token": successor}, "expires_at": None}))
+                    try:
+                        save(dump_json({**record, "token": {**kept, "refresh_token": successor}, "expires_at": None}))
+                    except UsageError:  # it is tried once more below, with the rest
+                        pass
             self.examine(server, answer, record)
             after = holding({**record, "metadata": server.metadata}, renewed(token, answer))
-            file.store(after)
+            try:
+                file.store(after)
+            except UsageError as error:  # it lives all the same, and the next refresh token is safe
+                self.terminal.note(f"cliauth: not saved: {error}")
             return after
 
     def examine(self, server: Server, answer: "Json", before: "Json") -> None:
@@ -2305,7 +2319,7 @@ class Client:
             known = file.read()
         except LoginRequired:
             known = None
-        if known is None and not (self.file and os.path.lexists(self.file.path + ".new")):
+        if known is None:
             return self.terminal.note("Nobody was signed in.")
         with file.locked():
             if not forget:
@@ -2313,8 +2327,7 @@ class Client:
                     return save(dump_json(self.revoked(file.read() or NEW)))
             self.revoked(file.read() or NEW)
             with file.writing():
-                if os.path.lexists(file.path):
-                    os.unlink(file.path)
+                os.unlink(file.path)
         return None
 
 
@@ -2707,8 +2720,9 @@ def command_request(client: Client, args: "argparse.Namespace") -> int:
     if args.include:
         out(f"HTTP/1.1 {raw.status} {raw.reason}\n{raw.headers}")
     with raw, exchange_with(url):
-        for chunk in iter(lambda: raw.read(1 << 16), b""):
-            out(chunk)
+        room = bytearray(1 << 16)
+        for size in iter(lambda: raw.readinto(room), 0):
+            out(bytes(room[:size]))
         if raw.length:
             raise Unreachable("the answer was cut short; try again")
     if raw.status >= 300:
@@ -2941,6 +2955,12 @@ def main(argv: "Optional[List[str]]" = None) -> int:
     finally:
         if before is not None:
             signal.signal(signal.SIGTERM, before)
+        for stream in (sys.stdout, sys.stderr):
+            try:
+                stream.flush()
+            except (AttributeError, OSError, ValueError):  # else Python tries once more at its end, and exits with 120
+                with suppress(AttributeError, OSError, ValueError):
+                    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 if __name__ == "__main__":

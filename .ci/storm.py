@@ -212,7 +212,8 @@ def test_thirty_at_once_cause_one_refresh_whoever_is_killed_or_signs_out(
         if leaving:
             assert one.record()["token"] == {} and one.family["newest"] == "" and one.next() == 3
         elif one.kept():
-            assert 3 not in codes and one.family["asked"] - asked <= 1 and one.next() == 0
+            # One that was killed may have left its successor's refresh token alone.
+            assert 3 not in codes and one.family["asked"] - asked <= 1 + bool(kills) and one.next() == 0
             one.write(one.record(), -60)
         else:  # the one that asked was killed; should its request be read late, it ends a sibling's family
             assert kills and one.next() == (0 if printed else 3)
@@ -383,4 +384,4 @@ def test_a_file_that_cannot_be_replaced_loses_nothing(session):
         assert [one.run("token")[0] for _ in range(3)] == [2, 2, 2] and one.family["asked"] == 1
     finally:
         subprocess.run([CHATTR, "-i", one.path], check=True)
-    assert one.next() == 0 and one.family["asked"] == 1
+    assert one.next() == 0 and one.family["asked"] == 2

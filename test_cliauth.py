@@ -1865,6 +1865,9 @@ class TestTokenFile:
             code, said = failure(work)
             assert code == 2 and said.startswith("the token file %s cannot be used: %s" % (path, why))
             assert said.endswith("; move it away, then run: cliauth login")
+        with pytest.raises(UsageError) as error:
+            client.status()
+        assert error.value.__context__ is None or callable(make)  # which would hold all that is in the file
         assert os.listdir(str(tmp_path)) == ["t.json"] and not client.terminal.text and not server.requests
         assert [path.lstat()[i] for i in (0, 1, 6, 8)] == [before[i] for i in (0, 1, 6, 8)]  # mode, inode, size, mtime
 
@@ -2007,8 +2010,8 @@ class TestTokenFile:
         def synced(descriptor):
             with open(path + (".lock" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else ".new"), "rb") as file:
                 data = file.read()
-            story.append("folder" if not data else "answer" if data[:2] + data[-2:] == b"{\n}\n" else
-                         "room" * (len(data) >= (1 << 16) + os.path.getsize(path)))
+            enough = len(data) >= (1 << 16) + os.path.getsize(path) and len(set(data)) > 200  # if compressed too
+            story.append("folder" if not data else "answer" if data[:2] + data[-2:] == b"{\n}\n" else "room" * enough)
             fsync(descriptor)
 
         def replaced(*paths):
@@ -2032,6 +2035,22 @@ class TestTokenFile:
         else:
             assert failure(signed_in.refresh)[0] == 2
         assert (held(signed_in) != before, len(server.requests)) == (spent, spent)
+
+    @pytest.mark.parametrize("faults, said", [({1}, ""), ({2, 3, 4}, "cliauth: not saved: ")])
+    def test_a_token_that_could_not_be_saved_is_served_all_the_same(self, server, signed_in, monkeypatch, faults, said):
+        calls, replace = [], os.replace
+
+        def faulty(*paths):
+            calls.append(paths)
+            (refusing(errno.EIO) if len(calls) in faults else replace)(*paths)
+        change(signed_in, expires_at=1)
+        signed_in.terminal = Played()
+        monkeypatch.setattr(os, "replace", faulty)
+        token = signed_in.access_token()
+        assert token in server.access and signed_in.terminal.text[:len(said)] == said and len(calls) == 3
+        assert (held(signed_in)["token"].get("access_token") == token) is (said == "")
+        calls.extend([None] * 9)
+        assert signed_in.access_token() == token and len(server.asked("/token")) == 1
 
     def test_a_file_that_cannot_be_replaced_is_filled(self, server, signed_in, monkeypatch):
         path, write = signed_in.locate().path, os.write
@@ -3346,6 +3365,15 @@ class TestCommandLine:
         assert (status, body, words[:len(said)] if "login" in said else words) == (code, out, said)
         tokens = [headers["Authorization"] for _, path, _, headers in server.requests if path == "/api"]
         assert len(set(tokens)) == len(tokens) == len(answers) == 1 + len(server.asked("/token"))
+
+    @pytest.mark.parametrize("answer, said", [
+        (b"HTTP/1.1 403 at-1\r\n\r\n", "HTTP 403 …"),
+        (OK + b"Transfer-Encoding: chunked\r\n\r\n-1\r\n" + b"x" * 200000, "%s does not speak HTTP (LineTooLong); ")])
+    def test_request_trusts_no_api(self, signed_in, cli, answer, said):
+        change(signed_in, token=dict(TOKEN, access_token="at-1"))
+        with talker(answer) as place:
+            code, out, err = cli("request", "http://" + place)
+        assert (code, out) == (1, "") and err.startswith("cliauth: " + said.replace("%s", place))
 
     def test_request_shows_headers_with_i_and_goes_nowhere_without_tls(self, server, signed_in, cli):
         server.script["/api"] = [(200, "body", {"X-A": "b", "Content-Type": "text/plain"})]

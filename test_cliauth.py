@@ -682,9 +682,9 @@ class TestHTTP:
         (b"", b""), (b"", b"H"), (b"", b"HTTP/1.1 100 Continue\r\n\r\n"), (OK, b"A: b\r\n"), (OK + b"\r\n", b"x"),
         (OK + b"Content-Length: 999\r\n\r\n", b"x"), (OK + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n")])
     def test_a_dripping_server_cannot_outlive_the_deadline(self, head, drop):
-        with talker(head, *[drop, 0.05] * 100) as place:
+        with talker(head, *[drop, 0.02] * 100) as place:
             started = time.monotonic()
-            words = fails(Unreachable, self.send, "http://%s/" % place, timeout=0.3)
+            words = fails(Unreachable, self.send, "http://%s/" % place, timeout=0.1)
             assert re.search("no whole answer|timed out", words) and time.monotonic() - started < 1.5
 
     @table("answer, kind, message", [
@@ -734,11 +734,11 @@ class TestHTTP:
             raise RuntimeError("can't start new thread")
         http = cliauth.Http({}, print)
         with talker(5.0) as place:
-            words = fails(Unreachable, http.open, "POST", "http://%s/" % place, b"x" * (1 << 24), timeout=0.2)
+            words = fails(Unreachable, http.open, "POST", "http://%s/" % place, b"x" * (1 << 24), timeout=0.1)
             assert re.search("no whole answer|timed out", words)
         with talker(5.0) as place:
             monkeypatch.setattr(threading.Thread, "start", start)
-            words = fails(Unreachable, http.open, "GET", "http://%s/" % place, timeout=0.2)
+            words = fails(Unreachable, http.open, "GET", "http://%s/" % place, timeout=0.1)
         assert words == place + " cannot be reached: timed out; check the network and the address"
 
     def test_for_the_body_is_left_what_the_head_has_not_taken(self, monkeypatch):
@@ -767,13 +767,13 @@ class TestHTTP:
 
     @table("pieces, kind, message", [
         ([b"SSH-2.0-x\r\n"], InvalidResponse, "id.example does not speak HTTP (BadStatusLine); check the address"),
-        ([OK, *[b"A: b\r\n", 0.05] * 100], Unreachable, "no whole answer within 0.3 s; check the network"),
+        ([OK, *[b"A: b\r\n", 0.05] * 100], Unreachable, "no whole answer within 0.2 s; check the network"),
         ([b""], Unreachable, "id.example cannot be reached: "),
         ([OK + b"\r\nSSH-2.0-x\r\n"], Unreachable, "id.example cannot be reached: ")])
     def test_a_broken_proxy_is_an_error_like_a_broken_server(self, pieces, kind, message, monkeypatch):
         with talker(*pieces) as place:
             monkeypatch.setenv("HTTPS_PROXY", "http://me:S3CRET@" + place)
-            words = fails(kind, self.send, "https://id.example/", timeout=0.3)
+            words = fails(kind, self.send, "https://id.example/", timeout=0.2)
             assert words.startswith(message) and "S3CRET" not in words
 
     @table("proxy, kind", [

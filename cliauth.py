@@ -209,7 +209,8 @@ def parse_form(text: str, errors: str = "strict") -> "Json":
 def encode_form(params: "Json") -> str:
     """A query or form body; lists repeat the name. A space is %20: AWS Cognito and others do not read "+"."""
     from urllib.parse import quote, urlencode
-    return urlencode({name: value for name, value in params.items() if value}, doseq=True, quote_via=quote)
+    return urlencode({name: value for name, value in params.items() if value}, doseq=True, quote_via=quote,
+                     errors="surrogateescape")
 
 
 def finite(digits: str) -> float:
@@ -359,7 +360,7 @@ class Response:
         text = str(text or "")
         for secret in (self.sent.get(name) for name in SECRETS):
             if isinstance(secret, str) and len(secret) > 3:  # a shorter one would blot out the error code
-                text = text.replace(secret, "…").replace(quote(secret, safe=""), "…")
+                text = text.replace(secret, "…").replace(quote(secret, safe="", errors="replace"), "…")
         return visible(text)
 
 
@@ -887,6 +888,12 @@ def find_browser(environ: "Any", platform: str, files: "Dict[str, str]",
     return found, "this is a desktop" if found else "no browser is installed"
 
 
+def give_up(stream: "Any") -> None:
+    """No more of a stream that failed us: else Python tries once more at its end, complains, and exits with 120."""
+    with suppress(AttributeError, OSError, ValueError), open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), stream.fileno())
+
+
 def out(data: "Union[str, bytes]") -> None:
     """Writes a result to stdout, all of it; one that cannot be written is an error."""
     try:
@@ -897,6 +904,7 @@ def out(data: "Union[str, bytes]") -> None:
             sys.stdout.buffer.write(data)
         sys.stdout.flush()
     except (AttributeError, OSError, ValueError) as error:
+        give_up(sys.stdout)
         why = getattr(error, "strerror", None) or "stdout is closed"
         raise Unreachable(f"the output could not be written: {why}; free it and try again") from None
 
@@ -912,8 +920,10 @@ class Terminal:
             encoding = sys.stderr.encoding or "ascii"
             sys.stderr.write(text.encode(encoding, "backslashreplace").decode(encoding))
             sys.stderr.flush()
+        except BlockingIOError:
+            pass  # full for now: what is left goes out with the next line
         except (AttributeError, OSError, ValueError):
-            pass  # the exit code still tells
+            give_up(sys.stderr)  # the exit code still tells
 
     def say(self, text: str) -> None:
         """A line without which the person could not go on."""
@@ -1248,7 +1258,7 @@ def checked(settings: "Json") -> "Json":
     pkce = settings.get("pkce", True)
     if not settings.get("client_secret") and (settings.get("client_auth") in ("basic", "post") or not pkce):
         raise UsageError(f"{'--client-auth' if pkce else '--no-pkce'} needs a client secret; give "
-                         "--client-secret-file, or CLIAUTH_CLIENT_SECRET")
+                         "--client-secret-file, or CLIAUTH_CLIENT_SECRET beside --client-id")
     return settings
 
 
@@ -1403,7 +1413,7 @@ class Server:
         other_kind = sub is None and self.settings.get("userinfo_endpoint")  # an address by hand: Graph, TOKI
         if subject and sub != subject and not other_kind:  # 5.3.2: it MUST NOT be used
             raise InvalidResponse(f"the userinfo is about somebody else (sub {visible(sub, 80)}, not "
-                                  f"{visible(subject, 80)}); sign in again")
+                                  f"{visible(subject, 80)}); sign in again, or name another --userinfo-endpoint")
         return claims
 
 
@@ -1568,8 +1578,9 @@ class SignIn:
 
     def show(self, device: "Json") -> None:
         """The code is shown even when the complete address is opened: the person compares it (RFC 8628 §3.3.1)."""
+        from urllib.parse import unquote
         address, complete = device["verification_uri"], device.get("verification_uri_complete") or ""
-        complete = "" if device["device_code"] in complete else complete
+        complete = "" if device["device_code"] in unquote(complete) else complete
         self.terminal.say(f"To sign in, open {address} on any device and enter the code:\n\n"
                           f"    {visible(device['user_code'], 40)}\n")
         if complete:
@@ -1844,7 +1855,7 @@ class TokenFile:
                 time.sleep(0.02)
         if os.name != "nt":
             try:
-                folder = os.open(self.folder, os.O_RDONLY | os.O_CLOEXEC)
+                folder = os.open(self.folder, os.O_RDONLY)
                 try:
                     os.fsync(folder)
                 finally:
@@ -2186,16 +2197,14 @@ class Client:
                 successor = answer.get("refresh_token")
                 if printable(successor):  # the rest is for nobody's eyes before it is checked
                     kept = {name: value for name, value in token.items() if name != "access_token"}
-                    try:
+                    with suppress(UsageError):  # what could not be written is tried once more below, with the rest
                         save(dump_json({**record, "token": {**kept, "refresh_token": successor}, "expires_at": None}))
-                    except UsageError:  # it is tried once more below, with the rest
-                        pass
             self.examine(server, answer, record)
             after = holding({**record, "metadata": server.metadata}, renewed(token, answer))
             try:
                 file.store(after)
-            except UsageError as error:  # it lives all the same, and the next refresh token is safe
-                self.terminal.note(f"cliauth: not saved: {error}")
+            except UsageError as error:  # it lives all the same, and the next refresh token is safe, if it fitted above
+                self.terminal.say(f"cliauth: not saved: {error}")
             return after
 
     def examine(self, server: Server, answer: "Json", before: "Json") -> None:
@@ -2955,12 +2964,6 @@ def main(argv: "Optional[List[str]]" = None) -> int:
     finally:
         if before is not None:
             signal.signal(signal.SIGTERM, before)
-        for stream in (sys.stdout, sys.stderr):
-            try:
-                stream.flush()
-            except (AttributeError, OSError, ValueError):  # else Python tries once more at its end, and exits with 120
-                with suppress(AttributeError, OSError, ValueError):
-                    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 if __name__ == "__main__":

@@ -2337,6 +2337,8 @@ class Client:
             self.revoked(file.read() or NEW)
             with file.writing():
                 os.unlink(file.path)
+            with suppress(OSError):  # what a crash may have left of it
+                os.unlink(file.path + ".new")
         return None
 
 

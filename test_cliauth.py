@@ -1974,6 +1974,13 @@ class TestTokenFile:
         assert cli("login", "--issuer", server.issuer, "--client-id", "demo", "--flow", "paste")[0] == 3
         assert cli("token")[0] == 3 and not os.path.exists(path + ".new")
 
+    def test_forgotten_is_what_a_crash_left_too(self, signed_in):
+        path = signed_in.locate().path
+        with open(path + ".new", "w") as file:
+            file.write('{"token": {"refresh_token": "S3C')
+        signed_in.logout(forget=True)
+        assert sorted(os.listdir(os.path.dirname(path))) == [os.path.basename(path) + ".lock", "current"]
+
     def test_what_a_command_learned_does_not_bring_back_a_profile_that_was_forgotten(self, server, signed_in):
         path, metadata = signed_in.locate().path, held(signed_in)["metadata"]
         change(signed_in, metadata=dict(metadata, userinfo_endpoint=server.issuer + "/gone"))

@@ -785,9 +785,9 @@ class Http:
         if host not in LOOPBACK and not request.proxy_bypass(host):
             proxy = request.getproxies().get(scheme) or request.getproxies().get("all")
             if proxy and not re.match(r"(?i)(http://)?([^/]*@)?([^:/@]+|\[[^/@]+\])(:\d+)?(/|\Z)", proxy):
-                kind = re.match(r"\w+(?=://)|", proxy).group()  # type: ignore[union-attr]  # the rest may hold a password
-                raise UsageError(f"Python cannot use a proxy of the kind {kind or 'unknown'}; name one like "
-                                 "http://host:port in HTTPS_PROXY, or list the host in NO_PROXY")
+                kind = proxy.split("://")[0] if re.match(r"\w+://", proxy) else "unknown"  # no password
+                raise UsageError(f"Python cannot use a proxy of the kind {kind}; name one like http://host:port in "
+                                 "HTTPS_PROXY, or list the host in NO_PROXY")
             director.add_handler(request.ProxyHandler({scheme: proxy} if proxy else {}))
         return director
 
@@ -1240,7 +1240,7 @@ def read_text(path: str, what: str) -> str:
 
 
 def checked(settings: "Json") -> "Json":
-    """Settings that a sign-in can begin with; UsageError says what is missing or cannot be."""
+    """Settings that a server can be asked with; UsageError says what is missing or cannot be."""
     if not settings.get("issuer") and not settings.get("token_endpoint"):
         raise UsageError(f"which provider? name it with --issuer URL, or --provider {'|'.join(PROVIDERS)}")
     if not settings.get("client_id"):
@@ -1291,8 +1291,8 @@ class Server:
             answers = [each.result(timeout + 1) for each in asked]
         finally:
             for each in asked:
-                if each.thread.is_alive():  # in OpenSSL when Python ends, it would crash it
-                    each.thread.join(1)
+                if each.thread.is_alive():  # in OpenSSL when Python ends, it would crash it; Ctrl-C waits for this too
+                    each.thread.join(0.3)
         documents = [answer.members() if answer.status == 200 else None for answer in answers]
         found = read_metadata(issuer, documents)
         if found or self.settings.get("token_endpoint"):
@@ -2689,7 +2689,7 @@ def command_userinfo(client: Client, args: "argparse.Namespace") -> None:
 
 
 def request_body(data: "Optional[str]") -> "Optional[bytes]":
-    """-d as curl has it: the text itself, @FILE, or @- for stdin."""
+    """What -d names: the text itself, or the bytes of @FILE, or of @- for stdin."""
     if data is None or not data.startswith("@"):
         return None if data is None else data.encode("utf-8", "surrogateescape")
     try:

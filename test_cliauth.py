@@ -3484,6 +3484,17 @@ class TestCommandLine:
                 second.result(5)
         assert len(server.asked("/token")) == 1
 
+    def test_a_signal_ends_a_discovery_within_a_second_too(self, server):
+        slow = Slow({})
+        server.script = {"/.well-known/" + name: [(200, slow)] for name in (
+            "openid-configuration", "oauth-authorization-server")}
+        with start("login", "--issuer", server.issuer, "--client-id", "demo", "--flow", "device") as process:
+            assert slow.asked.wait(10)
+            begun = time.monotonic()
+            process.send_signal(signal.SIGINT)
+            assert process.wait(5) == 130 and time.monotonic() - begun < 1
+            slow.go.set()
+
     def test_a_browser_is_started_with_nothing_of_ours_but_the_address(self, server, tmp_path):
         (tmp_path / "my browser.py").write_text(
             "import json, os, sys; sys.path.insert(0, %r); import cliauth\nserver = cliauth.DemoServer()\n"

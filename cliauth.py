@@ -2196,9 +2196,8 @@ class Client:
                     return self.refused(no, record, request, save)
                 successor = answer.get("refresh_token")
                 if printable(successor):  # the rest is for nobody's eyes before it is checked
-                    kept = {name: value for name, value in token.items() if name != "access_token"}
                     with suppress(UsageError):  # what could not be written is tried once more below, with the rest
-                        save(dump_json({**record, "token": {**kept, "refresh_token": successor}, "expires_at": None}))
+                        save(dump_json({**record, "token": {**token, "refresh_token": successor}}))
             self.examine(server, answer, record)
             after = holding({**record, "metadata": server.metadata}, renewed(token, answer))
             try:
@@ -2215,7 +2214,13 @@ class Client:
             self.locate().store({**before, "token": {}, "expires_at": None})
             raise InvalidResponse(f"the refreshed ID token is of somebody else; {self.hint()}")
         server.settings.pop("param", None)  # max_age was about the sign-in, whose auth_time this repeats (Core 12.2)
-        server.accept(answer)
+        try:
+            server.accept(answer)
+        except InvalidResponse:
+            if printable(answer.get("refresh_token")):  # which stays, with the ID token, which tells whose it is
+                kept = {**before["token"], "refresh_token": answer["refresh_token"], "access_token": None}
+                self.locate().store({**before, "token": kept, "expires_at": None})
+            raise
 
     def refused(self, no: ErrorResponse, record: "Json", request: "Json", save: "Callable[[bytes], None]") -> "Json":
         """What a refusal of a refresh means: bad times, wrong settings, another's refresh, or a dead token."""

@@ -1720,6 +1720,7 @@ class TokenFile:
 
     def __init__(self, path: str) -> None:
         self.path, self.folder = path, os.path.dirname(os.path.abspath(path))
+        self.seen = None, None  # type: Tuple[Optional[bytes], Optional[Json]]
 
     def unusable(self, why: str) -> UsageError:
         return UsageError(f"the token file {visible(self.path)} cannot be used: {why}; move it away, then run: "
@@ -1746,8 +1747,8 @@ class TokenFile:
     def read(self) -> "Optional[Json]":
         """The profile, None if there is none; UsageError names a file that cannot be used."""
         data = self.read_bytes()
-        if data is None:
-            return None
+        if data is None or data == self.seen[0]:  # a program asks often, and mostly nothing has changed
+            return self.seen[1] if data is not None else None
         try:
             record, why = parse_json(data, 41), ""  # an answer stands one level deeper in it
         except ValueError as error:
@@ -1762,7 +1763,8 @@ class TokenFile:
         if not fits_ or not all(isinstance(value, kinds.get(name, str)) and (
                 kinds.get(name) is not list or words(value) == value) for name, value in record["settings"].items()):
             raise self.unusable("it is not one of cliauth's")
-        return {**NEW, **record}
+        self.seen = data, {**NEW, **record}
+        return self.seen[1]
 
     @contextmanager
     def writing(self) -> "Iterator[None]":
@@ -2056,7 +2058,6 @@ class Client:
         self.profile = visible(profile or os.environ.get("CLIAUTH_PROFILE", ""))
         self.path = os.fspath(token_file) or ("" if profile else os.environ.get("CLIAUTH_TOKEN_FILE", ""))
         self.file: "Optional[TokenFile]" = None
-        self.seen: "Tuple[Any, Optional[Json]]" = (None, None)
 
     def named(self) -> "Json":
         environment = {name: os.environ.get("CLIAUTH_" + name.upper()) for name in (
@@ -2089,38 +2090,29 @@ class Client:
             self.profile = self.profile or visible(re.sub(r"\.json\Z", "", os.path.basename(self.path)))
         elif not self.profile:
             named, current = overlay(presets(), self.named()), current_profile()
-            somewhere = any(named.get(name) for name in PLACES)
+            somewhere, file = any(named.get(name) for name in PLACES), TokenFile(profile_path(current or "none"))
             try:
-                record = TokenFile(profile_path(current)).read() if current else None
+                record = file.read() if current else None
             except UsageError:
                 if not somewhere:
                     raise
                 record = None
             if record and belongs(record["settings"], named):
-                self.profile = current
-            elif somewhere:
-                self.profile = profile_name(with_provider(named))
-            else:
+                self.profile, self.file = current, file
+                return file
+            if not somewhere:
                 raise self.nobody()
+            self.profile = profile_name(with_provider(named))
         self.file = TokenFile(self.path or profile_path(self.profile))
         return self.file
 
     def read(self) -> "Json":
-        """The profile, read again when its file has changed; LoginRequired if it is of another server than named."""
-        file = self.locate()
-        try:
-            facts = os.stat(file.path)
-            key: "Any" = (facts.st_mtime_ns, facts.st_ino, facts.st_size)
-        except OSError:
-            key = None
-        record = self.seen[1]
-        if record is None or key != self.seen[0]:
-            record, named = file.read() or NEW, self.named()
-            if record["settings"] and not belongs(record["settings"], named):
-                stored, wanted = (f"{place_of(s)} (client {visible(s.get('client_id', 'any'))})" for s in (
-                    record["settings"], with_provider(named)))
-                raise LoginRequired(f"profile {self.profile} is signed in at {stored}, not at {wanted}; {self.hint()}")
-            self.seen = key, record
+        """The profile; LoginRequired if it is of another server than named."""
+        record, named = self.locate().read() or NEW, self.named()
+        if record["settings"] and not belongs(record["settings"], named):
+            stored, wanted = (f"{place_of(s)} (client {visible(s.get('client_id', 'any'))})" for s in (
+                record["settings"], with_provider(named)))
+            raise LoginRequired(f"profile {self.profile} is signed in at {stored}, not at {wanted}; {self.hint()}")
         return record
 
     def usable(self, min_ttl: float = 60, login: bool = False, name: str = "access_token") -> "Json":
@@ -2322,7 +2314,7 @@ class Client:
         """The profile without its tokens, once they were revoked as well as can be."""
         if record["token"]:
             server = self.server(record)
-            trouble, record["metadata"] = server.revoke(record["token"]), server.metadata
+            trouble, record = server.revoke(record["token"]), {**record, "metadata": server.metadata}
             self.terminal.note(f"Signed out of {place_of(server.settings)}{'; ' if trouble else ''}{trouble}.")
         return {**record, "token": {}, "scope": "", "expires_at": None}
 
@@ -2907,7 +2899,7 @@ def add_commands(subparsers: "Any", client: "Optional[Client]" = None,
         parser.set_defaults(func=lambda args, work=work: guarded(lambda: work(client or client_of(args), args)))
 
 
-def build_parser() -> "argparse.ArgumentParser":
+def build_parser(commands: "Iterable[str]" = tuple(COMMANDS)) -> "argparse.ArgumentParser":
     import argparse
 
     class Parser(argparse.ArgumentParser):
@@ -2928,49 +2920,59 @@ def build_parser() -> "argparse.ArgumentParser":
     parser = Parser(prog=COMMAND, parents=[shared], allow_abbrev=False, description="Sign in from the command line: "
                     "OAuth 2.0 and OpenID Connect.", epilog=f"example: {COMMAND} login --issuer URL --client-id ID")
     parser.add_argument("--version", action="store_true", help="the version of cliauth, and that of Python")
-    add_commands(parser.add_subparsers(dest="command", metavar="COMMAND"), None, COMMANDS, parents=[shared],
+    add_commands(parser.add_subparsers(dest="command", metavar="COMMAND"), None, commands, parents=[shared],
                  allow_abbrev=False)
     return parser
 
 
-def run(argv: "List[str]") -> int:
-    if argv == ["token"]:  # the command that runs a thousand times for each sign-in does without a parser
-        out(Client().access_token() + "\n")
-        return 0
-    parser = build_parser()
-    args, unknown = parser.parse_known_args(argv)
-    if args.command == "request" and unknown and not unknown[0].startswith("-"):  # request PUT -d DATA URL
-        args.url.append(unknown.pop(0))
-    if unknown:
-        names = ", ".join(re.sub("(?s)(--[a-z-]*|-[A-Za-z]?).*", r"\1", word) for word in unknown if word[:1] == "-")
-        raise UsageError(f"unknown: {names or 'an argument too many'}; run: {COMMAND} --help")
-    if args.version or not args.command:
-        out(f"cliauth {__version__} (Python {sys.version.split()[0]})\n" if args.version else parser.format_help())
-        return 0
-    return int(args.func(args))
-
-
-def main(argv: "Optional[List[str]]" = None) -> int:
-    """The command line: returns the exit code, and raises nothing but the SystemExit of --help."""
+@contextmanager
+def terminable() -> "Iterator[None]":
+    """SIGTERM ends the block as Ctrl-C does, so that what was begun is tidied away."""
     import signal
 
     def terminate(number: int, frame: "Any") -> None:
         raise Terminated
 
-    for descriptor in range(3):  # or the token file would get the number of a closed stderr
-        try:
-            os.fstat(descriptor)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)
     try:
         before = signal.signal(signal.SIGTERM, terminate)
     except ValueError:  # not the main thread
         before = None
     try:
-        return guarded(lambda: run(list(sys.argv[1:] if argv is None else argv)))
+        yield
     finally:
         if before is not None:
             signal.signal(signal.SIGTERM, before)
+
+
+def run(argv: "List[str]") -> int:
+    if argv == ["token"]:  # runs a thousand times for each sign-in: while it is valid, no parser and no signal handler
+        client = Client()
+        if given_token() or alive(client.read(), 60):
+            out(client.access_token() + "\n")
+            return 0
+    with terminable():
+        parser = build_parser(argv[:1] if argv and argv[0] in COMMANDS else COMMANDS)  # all of it takes 5 ms
+        args, unknown = parser.parse_known_args(argv)
+        if args.command == "request" and unknown and not unknown[0].startswith("-"):  # request PUT -d DATA URL
+            args.url.append(unknown.pop(0))
+        if unknown:
+            names = [re.sub("(?s)(--[a-z-]*|-[A-Za-z]?).*", r"\1", each) for each in unknown if each[:1] == "-"]
+            raise UsageError(f"unknown: {', '.join(names) or 'an argument too many'}; run: {COMMAND} --help")
+        if args.version or not args.command:
+            version = f"cliauth {__version__} (Python {sys.version.split()[0]})\n"
+            out(version if args.version else parser.format_help())
+            return 0
+        return int(args.func(args))
+
+
+def main(argv: "Optional[List[str]]" = None) -> int:
+    """The command line: returns the exit code, and raises nothing but the SystemExit of --help."""
+    for descriptor in range(3):  # or the token file would get the number of a closed stderr
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    return guarded(lambda: run(list(sys.argv[1:] if argv is None else argv)))
 
 
 if __name__ == "__main__":

@@ -2529,7 +2529,7 @@ class TestClient:
     def test_a_token_that_lives_is_printed_without_the_heavy_modules(self, signed_in):
         code = ("import sys; sys.path.insert(0, %r); import cliauth; code = cliauth.main(['token']); sys.exit(code or "
                 "' '.join(sorted(set(sys.modules) & {'urllib', 'ssl', 'http', 'argparse', 'threading', 'hashlib', "
-                "'typing', 'dataclasses', 'webbrowser', 'tempfile', 'secrets', 'socket', 'subprocess'})))" % HERE)
+                "'typing', 'dataclasses', 'webbrowser', 'tempfile', 'secrets', 'socket', 'subprocess', 'signal'})))" % HERE)
         process = subprocess.run([sys.executable, "-S", "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         assert (process.stdout.decode(), process.stderr) == (signed_in.access_token() + "\n", b"\n")
 
@@ -3323,8 +3323,8 @@ class TestCommandLine:
         def work(*args):
             raise error
         before = signal.getsignal(signal.SIGTERM)
-        monkeypatch.setattr(Client, "access_token", work)
-        assert cli("token") == (code, "", "cliauth: " + said + "\n")
+        monkeypatch.setattr(Client, "status", work)
+        assert cli("status") == (code, "", "cliauth: " + said + "\n")
         assert signal.getsignal(signal.SIGTERM) is before
         assert cliauth.Background(lambda: cliauth.main(["--version"])).result(5) == 0  # in a thread there are none
 

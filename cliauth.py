@@ -229,8 +229,8 @@ def dump_json(value: "Any") -> bytes:
 def parse_json(data: bytes, levels: int = 40) -> "Any":
     """The value of a JSON text that can be written again as it is; ValueError for any other."""
     try:
-        value = json.loads(data.decode("utf-8-sig"), object_pairs_hook=unique, parse_int=finite, parse_float=finite,
-                           parse_constant=finite)
+        value = json.loads(data.decode().lstrip("\ufeff"), object_pairs_hook=unique, parse_int=finite,
+                           parse_float=finite, parse_constant=finite)
         level, depth = [value], 0
         while level:  # what parses may yet be too deep to be written, after the refresh token is spent
             nests = [each for each in level if isinstance(each, (dict, list))]
@@ -238,7 +238,7 @@ def parse_json(data: bytes, levels: int = 40) -> "Any":
             depth += bool(nests)
             if depth > levels:
                 raise ValueError("nested too deeply")
-        dump_json(value)
+        json.dumps(value, ensure_ascii=False).encode()  # neither may a lone surrogate
     except RecursionError:
         raise ValueError("nested too deeply") from None
     return value
@@ -2008,7 +2008,7 @@ def harmless(value: "Any") -> "Any":
 
 
 def described(profile: str, record: "Json") -> "Json":
-    """What `status --json` prints."""
+    """What `status --json` prints, but for the members that only it reads."""
     token, settings, end = record["token"], record["settings"], number(record["expires_at"])
     claims = claims_of(token)
     issuer = record["metadata"].get("issuer") or settings.get("issuer")
@@ -2016,13 +2016,11 @@ def described(profile: str, record: "Json") -> "Json":
     over = lasts and end and time.time() > end - (number(token.get("expires_in")) or 0) + lasts
     refreshable = bool(token.get("refresh_token") and not over
                        or token and settings.get("flow") == "client-credentials")
-    shown = EXPIRY + ("scope", "scopes")
     return {"profile": profile, "signed_in": alive(record) or refreshable,
             "account": first_text((claims, token.get("user")), "email", "name", "sub", "id") or None,
             "issuer": issuer and str(issuer).replace("{tenantid}", str(claims.get("tid"))),
             "client_id": settings.get("client_id"), "flow": settings.get("flow"), "scope": record["scope"],
-            "expires_at": end, "refreshable": refreshable, "claims": harmless(claims),
-            "extra": harmless({name: value for name, value in token.items() if name not in shown})}
+            "expires_at": end, "refreshable": refreshable}
 
 
 def place_of(settings: "Json") -> str:
@@ -2294,7 +2292,9 @@ class Client:
             if self.file:  # signed in elsewhere than named
                 raise
             record = NEW
-        return described(self.profile, record)
+        extra = {name: value for name, value in record["token"].items() if name not in EXPIRY + ("scope", "scopes")}
+        return {**described(self.profile, record), "claims": harmless(claims_of(record["token"])),
+                "extra": harmless(extra)}
 
     def userinfo(self) -> "Json":
         """The claims of the userinfo endpoint (OpenID Connect Core 5.3). Raises as access_token() does."""

@@ -2526,13 +2526,6 @@ class TestClient:
         signed_in.logout()
         assert len(server.asked("/revocation")) == 2
 
-    def test_a_token_that_lives_is_printed_without_the_heavy_modules(self, signed_in):
-        code = ("import sys; sys.path.insert(0, %r); import cliauth; code = cliauth.main(['token']); sys.exit(code or "
-                "' '.join(sorted(set(sys.modules) & {'urllib', 'ssl', 'http', 'argparse', 'threading', 'hashlib', "
-                "'typing', 'dataclasses', 'webbrowser', 'tempfile', 'secrets', 'socket', 'subprocess', 'signal'})))" % HERE)
-        process = subprocess.run([sys.executable, "-S", "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        assert (process.stdout.decode(), process.stderr) == (signed_in.access_token() + "\n", b"\n")
-
 
 # ─── Every provider by name ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -3621,3 +3614,84 @@ class TestCommandLine:
             process = subprocess.run([sys.executable] + argv, stdin=source, cwd=HERE, stdout=subprocess.PIPE,
                                      stderr=subprocess.PIPE, timeout=20)
         assert (process.stdout.decode(), process.stderr) == (held(signed_in)["token"]["access_token"] + "\n", b"")
+
+
+# ─── What it costs ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+class TestCosts:
+    """What can be said without a stopwatch: modules, files, requests and sleeps. .ci/bench.py has the milliseconds."""
+
+    @pytest.mark.parametrize("commands, too", [
+        (["token"], set()),
+        (["token --min-ttl 60", "token --format header", "token --format json", "token --format kubectl",
+          "token --format git get", "status", "status --json", "list", "list --json", "--version", "--help",
+          "login --help"], {"argparse", "signal"})])
+    def test_what_is_on_the_disk_is_printed_without_the_heavy_modules(self, signed_in, commands, too):
+        code = ("import sys; sys.path.insert(0, %r); import cliauth\nfor line in %r:\n    sys.stdin.seek(0)\n    try:\n"
+                "        assert not cliauth.main(line.split()), line\n    except SystemExit as end:\n"
+                "        assert not end.code, line\nsys.exit(' '.join(sys.modules))" % (HERE, commands))
+        with open(os.path.join(cliauth.home(), "asked"), "w+b") as asked:
+            asked.write(b"protocol=http\nhost=" + signed_in.options["issuer"][7:].encode() + b"\n\n")
+            asked.flush()
+            process = subprocess.run([sys.executable, "-S", "-c", code], stdin=asked, stdout=subprocess.PIPE,
+                                     stderr=subprocess.PIPE)
+        heavy = {"argparse", "dataclasses", "email", "hashlib", "hmac", "http", "http.client", "pathlib", "random",
+                 "secrets", "select", "signal", "socket", "ssl", "subprocess", "tempfile", "threading", "typing",
+                 "urllib", "urllib.parse", "urllib.request", "webbrowser"}
+        assert signed_in.access_token().encode() in process.stdout
+        assert set(process.stderr.decode().split()) & heavy <= too and b" cliauth" in process.stderr
+
+    def test_beside_ten_others_a_profile_is_found_without_looking_at_them(self, signed_in, cli, monkeypatch):
+        opened, open_private = [], cliauth.open_private
+        for name in ["other%d" % number for number in range(10)] + [signed_in.profile]:
+            keep(name, **held(signed_in))
+        monkeypatch.setattr(os, "listdir", None)
+        monkeypatch.setattr(cliauth, "open_private", lambda path, how: opened.append(path) or open_private(path, how))
+        assert cli("token")[0] == 0
+        assert set(opened) == {os.path.join(cliauth.home(), "current"), signed_in.file.path}
+
+    def test_a_program_that_asks_often_has_the_file_parsed_when_it_has_changed(self, signed_in, monkeypatch):
+        parsed, parse_json = [], cliauth.parse_json
+        monkeypatch.setattr(cliauth, "parse_json", lambda *args: parsed.append(args) or parse_json(*args))
+        for token in ("one", "one", "two", "two", "one"):
+            keep(signed_in.profile, settings=signed_in.options, token={"access_token": token})
+            assert signed_in.access_token() == signed_in.access_token() == token
+        assert len(parsed) == 3
+
+    @pytest.mark.parametrize("known, flow, paths", [
+        (None, "browser", ["/.well-known/", "/.well-known/", "/token"]), ({}, "browser", ["/token"]),
+        ({"pushed_authorization_request_endpoint": "/par"}, "browser", ["/par", "/token"]),
+        ({}, "device", ["/device_authorization", "/token"])])
+    def test_a_sign_in_makes_these_requests_and_sleeps_between_polls_alone(self, server, clock, known, flow, paths):
+        server.script["/par"] = [(201, {"request_uri": "urn:1"})]
+
+        def visit(url):
+            for params in server.asked("/par"):
+                url = cliauth.with_query(server.issuer + "/authorization", params)
+            fetch(decide(server, url) or url)
+
+        client = client_of(server, visit=visit)
+        if known is not None:
+            metadata = json.loads(server.get_openid_configuration({})[2].decode())
+            metadata.update((name, server.issuer + path) for name, path in known.items())
+            keep(client.status()["profile"], metadata=metadata, settings=client.options)
+        client.login(flow)
+        ours = [path for _, path, _, headers in server.requests if headers["User-Agent"]]  # the browser has none
+        assert [re.sub("(known/).*", r"\1", path) for path in ours] == paths
+        assert clock.sleeps == [1] * (flow == "device")  # the interval
+
+    def test_the_two_addresses_of_a_discovery_are_asked_side_by_side(self, server):
+        both = threading.Barrier(2)  # neither is answered before the other has come
+
+        def meet(params):
+            both.wait(10)
+            return server.get_openid_configuration({})[2]
+
+        for path in ("openid-configuration", "oauth-authorization-server"):
+            server.script["/.well-known/" + path] = [(200, meet)]
+        client_of(server).login("browser")
+        assert not both.broken
+
+    def test_a_refresh_is_one_request_and_no_sleep(self, server, clock, signed_in):
+        signed_in.refresh()
+        assert [path for _, path, _, _ in server.requests] == ["/token"] and clock.sleeps == []

@@ -1810,9 +1810,10 @@ class TokenFile:
                 self.replace(left.path)
 
     @contextmanager
-    def staged(self) -> "Iterator[Callable[[bytes], None]]":
+    def staged(self, spare: int = SPARE) -> "Iterator[Callable[[bytes], None]]":
         """Gives save(), once it is sure that it can succeed: the room is taken on disk before a refresh token is spent.
 
+        spare: bytes that the new file may have beside the old one's; 0 takes no room, where a failure loses nothing.
         One fixed name, since the lock is held: what a crash left behind is finished or replaced, never followed.
         """
         temporary = self.path + ".new"
@@ -1832,7 +1833,8 @@ class TokenFile:
 
         try:
             with self.writing():
-                write_all(file.fileno(), os.urandom(size + self.SPARE))  # no file system can compress that
+                if spare:
+                    write_all(file.fileno(), os.urandom(size + spare))  # no file system can compress that
             yield save
         finally:
             file.close()
@@ -1866,7 +1868,7 @@ class TokenFile:
                 pass
 
     def store(self, record: "Json") -> None:
-        with self.staged() as save:
+        with self.staged(0) as save:
             save(dump_json(record))
 
 

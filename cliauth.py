@@ -171,9 +171,8 @@ def visible(text: "Any", limit: int = 500) -> str:
 
 def shown_url(url: str) -> str:
     """An address for a terminal, without what may be secret in it: user info, query, fragment."""
-    before, at, after = url.rpartition("@")
-    user = re.sub(r"(?s)\A(\w*://|).*", r"\1…@", before) if at else ""
-    return visible(user + re.sub("(?s)([?#]).+", r"\1…", after))
+    without_user = re.sub(r"(?s)\A(\w*://|).*@", r"\1…@", url)
+    return visible(re.sub("(?s)([?#]).+", r"\1…", without_user))
 
 
 def split_url(url: str, what: str) -> "Tuple[str, str, int]":
@@ -253,13 +252,16 @@ def number(value: "Any") -> "Optional[float]":
 
 def patience(headers: "Any") -> float:
     """Seconds that a Retry-After asks for, in seconds or by a date of the server's clock (RFC 9110 §10.2.3); else 0."""
-    from email.utils import mktime_tz, parsedate_tz
-    seconds = number(headers.get("Retry-After"))
-    if seconds is None:
-        until, now = (parsedate_tz(value) if re.match(r"\w{3}, \d\d \w{3} \d{4} [\d:]{8} GMT\Z", value) else None
-                      for value in (str(headers.get(name)) for name in ("Retry-After", "Date")))
-        seconds = mktime_tz(until) - mktime_tz(now) if until and now else 0
-    return max(0, seconds)
+    seconds = number(headers.get("Retry-After", 0))
+    if seconds is not None:
+        return seconds
+    from datetime import datetime
+    try:
+        until, now = (datetime.strptime(str(headers.get(name)), "%a, %d %b %Y %H:%M:%S GMT")
+                      for name in ("Retry-After", "Date"))
+        return max(0, (until - now).total_seconds())
+    except ValueError:
+        return 0
 
 
 def words(value: "Any") -> "List[str]":

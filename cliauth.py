@@ -214,10 +214,9 @@ def encode_form(params: "Json") -> str:
 
 def finite(digits: str) -> float:
     """A JSON number; ValueError for NaN and Infinity, which are JavaScript, and where Pythons differ over its size."""
-    value = float(digits) if len(digits) < 40 else float("inf")
-    if not abs(value) <= 1e300:
+    if len(digits) >= 40 or not abs(float(digits)) <= 1e300:
         raise ValueError("a number out of range")
-    return value if re.search("[.eE]", digits) else int(digits)
+    return float(digits) if re.search("[.eE]", digits) else int(digits)
 
 
 def dump_json(value: "Any") -> bytes:
@@ -247,7 +246,7 @@ def number(value: "Any") -> "Optional[float]":
     """A count of seconds that came as a number or a string (PayPal, Salesforce), else None."""
     if isinstance(value, str) and re.match(r"\s*[0-9]{1,15}(\.[0-9]{1,9})?\s*\Z", value):
         value = float(value)
-    return value if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1e11 else None
+    return value if type(value) in (int, float) and 0 <= value < 1e11 else None
 
 
 def patience(headers: "Any") -> float:
@@ -267,7 +266,7 @@ def patience(headers: "Any") -> float:
 def words(value: "Any") -> "List[str]":
     """The scopes in a list, or in a string with spaces or commas (GitHub) between them."""
     if isinstance(value, str):
-        return [word for word in re.split(r"[\s,]+", value) if word]
+        return re.findall(r"[^\s,]+", value)
     return [word for word in value if isinstance(word, str)] if isinstance(value, list) else []
 
 
@@ -288,7 +287,7 @@ def decode_jwt(jwt: str) -> "Tuple[Json, Json]":
     parts = jwt.split(".")
     if len(parts) != 3 or not re.match(r"[\w.-]+\Z", jwt, re.ASCII):
         raise ValueError("an encrypted one cannot be read here" if len(parts) == 5 else "it is not a signed JWT")
-    header, claims = (parse_json(urlsafe_b64decode(part + "=" * (-len(part) % 4))) for part in parts[:2])
+    header, claims = (parse_json(urlsafe_b64decode(part + "==")) for part in parts[:2])
     if not isinstance(header, dict) or not isinstance(claims, dict):
         raise ValueError("it is not a signed JWT")
     return header, claims

@@ -344,15 +344,12 @@ class Response:
         self.url, self.status, self.headers, self.body, self.sent = url.split("?")[0], status, headers, body, sent or {}
 
     def members(self) -> "Optional[Json]":
-        """The body as a JSON object, else as a form (GitHub), whatever its Content-Type; None if it is neither."""
+        """The body as a form (GitHub) or a JSON object, whatever its Content-Type; None if it is neither."""
+        text = self.body.decode("ascii", "replace").strip()
         try:
-            value = parse_json(self.body)
+            value = parse_form(text) if re.match(r"[\w.-]+=[!-<>-~][!-~]*\Z", text) else parse_json(self.body)
         except ValueError:
-            text = self.body.decode("ascii", "replace").strip()
-            try:
-                value = parse_form(text) if re.match(r"[\w.-]+=[!-<>-~][!-~]*\Z", text) else None
-            except ValueError:
-                return None
+            return None
         return value if isinstance(value, dict) else None
 
     def said(self, text: "Any") -> str:

@@ -538,18 +538,20 @@ def read_device_response(answer: "Json") -> "Json":
 
 def next_poll(no: ErrorResponse, interval: float) -> float:
     """Seconds to the next poll (RFC 8628 §3.5), judged by the code and not by the status; raises what ends it."""
-    if no.error == "authorization_pending":
-        return min(max(interval, no.retry_after if no.status == 429 else 0), 60)
-    if no.error == "slow_down" or no.status == 429 and no.error not in DENIED + OVER:  # authentik's 429 is empty
-        return min(max(interval + 5, no.retry_after), 60)
     if no.error in DENIED:
         raise ErrorResponse(f"the sign-in was denied: {no}", no.error, no.error_description, no.error_uri,
                             0 if no.passing else no.status)  # whatever the status, that was the person's last word
     if no.error in OVER:
         raise LoginRequired(f"the code ran out or was used already ({no.words}); run: {COMMAND} login")
-    if no.passing or not no.error:
-        return min(interval * 2, 60)
-    raise no
+    if no.error == "authorization_pending":
+        interval = max(interval, no.retry_after if no.status == 429 else 0)
+    elif no.error == "slow_down" or no.status == 429:  # authentik's 429 is empty
+        interval = max(interval + 5, no.retry_after)
+    elif no.passing or not no.error:
+        interval *= 2
+    else:
+        raise no
+    return min(interval, 60)
 
 
 def read_token(answer: "Json") -> "Json":

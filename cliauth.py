@@ -712,10 +712,10 @@ class Background:
     def result(self, seconds: float) -> "Any":
         """What the work returned or raised; Unreachable when it takes longer than `seconds`."""
         end = time.monotonic() + seconds
-        while not self.outcome and time.monotonic() < end:
-            self.thread.join(min(0.2, max(0, end - time.monotonic())))  # in slices: on Windows Ctrl-C waits for one
-        if not self.outcome:
-            raise Unreachable(f"no whole answer within {seconds:.3g} s; check the network, and try again")
+        while not self.outcome:
+            if time.monotonic() > end:
+                raise Unreachable(f"no whole answer within {seconds:.3g} s; check the network, and try again")
+            self.thread.join(0.2)  # in slices: on Windows Ctrl-C waits for one
         value, error = self.outcome.pop()
         try:
             if error:

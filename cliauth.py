@@ -1181,14 +1181,12 @@ class Listener:
 
         Whatever another page, program or person could send is answered and forgotten; the wait goes on.
         """
-        first, *lines = head.split("\r\n")
-        match = re.match(r"([A-Z]+) (/[!-~]*) HTTP/1\.[01]\Z", first)
+        match = re.match(r"([A-Z]+) (/[!-~]*) HTTP/1\.[01](\r\n|\Z)", head)
         if not match or match.group(1) != "GET":
             return 405 if match else 400, None, "a request that was no GET"
         path, _, query = match.group(2).partition("?")
         try:
-            pairs = ((name.lower(), value.strip()) for name, _, value in (line.partition(":") for line in lines))
-            headers = unique(pair for pair in pairs if pair[0] in ("host", "sec-fetch-mode"))
+            headers = unique(re.findall(r"\n(host|sec-fetch-mode):[ \t]*([^\r\n]*)", head.lower()))
             if headers.get("host") not in self.hosts:  # DNS rebinding
                 return 400, None, f"a request for host {visible(headers.get('host'), 80)}"
             if path != self.path:  # favicon.ico and the like

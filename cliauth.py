@@ -1074,20 +1074,18 @@ def bind_all(host: str, port: int) -> "List[socket.socket]":
     """Sockets for every address of a redirect URI's host; `localhost` means both, and needs no name resolution."""
     import errno
     found: "List[socket.socket]" = []
-    trouble = OSError()
-    for address in ("127.0.0.1", "::1") if host == "localhost" else (host.strip("[]"),):
+    addresses = ["127.0.0.1", "::1"] if host == "localhost" else [host.strip("[]")]
+    for address in addresses:
         try:
             found.append(bind(address, port))
             port = found[0].getsockname()[1]  # one port for both
         except OSError as error:
-            trouble = error
-            if error.errno == errno.EADDRINUSE:  # somebody else would get the callback
-                break
-    if found and trouble.errno != errno.EADDRINUSE:
-        return found
-    for each in found:
-        each.close()
-    raise trouble
+            if error.errno != errno.EADDRINUSE and (found or address != addresses[-1]):
+                continue  # the other will do; not where it is taken: somebody else would get the callback
+            for each in found:
+                each.close()
+            raise
+    return found
 
 
 class Listener:

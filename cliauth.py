@@ -792,42 +792,41 @@ class Http:
         return director
 
     def open(self, method: str, url: str, body: "Optional[bytes]" = None, headers: "Optional[Dict[str, str]]" = None,
-             timeout: float = HTTP_TIMEOUT, names: str = "") -> "Any":
-        """The http.client.HTTPResponse of whatever status, its body unread; Unreachable or InvalidResponse if none."""
+             timeout: float = HTTP_TIMEOUT, names: str = "", read: "Callable[[Any], Any]" = lambda raw: raw) -> "Any":
+        """The http.client.HTTPResponse of whatever status, its body left to `read`; Unreachable or InvalidResponse
+        if there is none within `timeout` seconds."""
         from urllib.request import Request
         opener = self.opener(*split_url(url, "the address of a request")[:2])
         started, place = time.monotonic(), visible(url.split("?")[0])
         self.trace(f"> {method} {place}, {len(body or b'')} bytes{names}")
         with exchange_with(url):  # what stands in brackets may be no IPv6 address
             request = Request(url, body, {"Accept": "application/json", **(headers or {})}, method=method)
-            raw = Background(lambda: opener.open(request, timeout=timeout)).result(timeout)
+            raw = Background(lambda: read(opener.open(request, timeout=timeout))).result(timeout)
         self.trace(f"< {raw.status} from {place} after {time.monotonic() - started:.3f} s")
         return raw
 
     def send(self, method: str, url: str, form: "Optional[Json]" = None, headers: "Optional[Dict[str, str]]" = None,
              timeout: float = HTTP_TIMEOUT) -> Response:
         """One exchange, whole and once, within `timeout` seconds."""
-        started, place = time.monotonic(), visible(url.split("?")[0])
+        data = bytearray(BODY_LIMIT + 1)  # read(n) takes whatever comes in a chunk of -1 bytes
+
+        def whole(raw: "Any") -> "Any":
+            with raw:  # closed where it is read: close() waits for a read in another thread
+                del data[raw.readinto(data):]
+                return raw
+
         body = encode_form(form).encode() if form is not None else None
         names = visible(", ".join(name for name, value in (form or {}).items() if value))
-        raw = self.open(method, url, body, headers, timeout, names and ": " + names)
-
-        def whole() -> "Tuple[bytes, Optional[int]]":
-            with raw:  # closed where it is read: close() waits for a read in another thread
-                room = bytearray(BODY_LIMIT + 1)  # read(n) takes whatever comes in a chunk of -1 bytes
-                return bytes(room[:raw.readinto(room)]), raw.length
-
-        with exchange_with(url):
-            data, missing = Background(whole).result(timeout - (time.monotonic() - started))
-            if len(data) > BODY_LIMIT:
-                raise InvalidResponse(f"{place} answered more than {BODY_LIMIT} bytes; check the address")
-            if missing:  # what was cut short is returned in silence
-                raise Unreachable(f"the answer of {place} was cut short; try again")
+        raw = self.open(method, url, body, headers, timeout, names and ": " + names, whole)
         bearer = (headers or {}).get("Authorization", "").partition(" ")[2]
-        answer = Response(url, raw.status, raw.headers, data, {
+        answer = Response(url, raw.status, raw.headers, bytes(data), {
             "client_secret": self.settings.get("client_secret"), "access_token": bearer, **(form or {})})
+        if len(data) > BODY_LIMIT:
+            raise InvalidResponse(f"{answer.url} answered more than {BODY_LIMIT} bytes; check the address")
+        if raw.length:  # what was cut short is returned in silence
+            raise Unreachable(f"the answer of {answer.url} was cut short; try again")
         kind, members = raw.headers.get("Content-Type", "no type"), ", ".join(answer.members() or ["no members"])
-        self.trace(f"< {len(data)} bytes from {place}, {answer.said(f'{kind}: {members}')}")
+        self.trace(f"< {len(data)} bytes from {answer.url}, {answer.said(f'{kind}: {members}')}")
         return answer
 
 

@@ -729,14 +729,15 @@ class Background:
 def exchange_with(url: str) -> "Iterator[None]":
     """Turns what can break an exchange into an error that says what usually helps."""
     from http.client import HTTPException, IncompleteRead
+    host = re.split("[/?]", url)[2]
     try:
         yield
     except IncompleteRead:
-        raise Unreachable(f"the answer of {re.split('[/?]', url)[2]} was cut short; try again") from None
+        raise Unreachable(f"the answer of {host} was cut short; try again") from None
     except (OSError, HTTPException, ValueError) as error:
-        reason, host = getattr(error, "reason", error), re.split("[/?]", url)[2]
+        reason = getattr(error, "reason", error)
         text = visible(getattr(reason, "verify_message", 0) or getattr(reason, "strerror", 0) or reason or type(reason))
-        if "ertificate" in str(reason) or "ertificate" in type(reason).__name__:
+        if "ertificate" in repr(reason):
             helps = ("check this machine's clock" if "expired" in text or "not yet valid" in text else
                      "check the address" if "match" in text or "not valid for" in text else
                      "if your network inspects TLS, name its CA with --ca-file or SSL_CERT_FILE")

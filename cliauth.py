@@ -960,11 +960,8 @@ class Terminal:
         from shutil import which
         files = {}
         for path in TELLING_FILES:
-            try:
-                with open(path, encoding="utf-8", errors="replace") as file:
-                    files[path] = file.read(500)
-            except OSError:
-                pass
+            with suppress(OSError), open(path, encoding="utf-8", errors="replace") as file:
+                files[path] = file.read(500)
         return find_browser(os.environ, sys.platform, files, which)
 
     def open_browser(self, argv: "List[str]", url: str) -> None:
@@ -1149,10 +1146,8 @@ class Listener:
 
     def drop(self, connection: "socket.socket", last_words: bytes = b"") -> None:
         self.heads.pop(connection, None)
-        try:
+        with suppress(OSError):
             connection.sendall(last_words)
-        except OSError:
-            pass
         connection.close()
 
     def read(self, connection: "socket.socket", is_ours: "Callable[[Json], bool]") -> "Optional[Json]":

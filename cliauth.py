@@ -1131,18 +1131,16 @@ class Listener:
         return None
 
     def accept(self, source: "socket.socket") -> None:
+        room = self.ROOM
         try:
             connection = source.accept()[0]
-        except BlockingIOError:
-            return
-        except OSError:  # out of descriptors
-            connection = None
-            time.sleep(0 if self.heads else 0.05)
-        if self.heads and (not connection or len(self.heads) >= self.ROOM):
-            self.drop(next(iter(self.heads)))
-        if connection:
             connection.setblocking(False)
             self.heads[connection] = b""
+        except OSError:  # out of descriptors, or it has gone already
+            room = max(0, len(self.heads) - 1)
+            time.sleep(0 if self.heads else 0.05)
+        if len(self.heads) > room:
+            self.drop(next(iter(self.heads)))
 
     def drop(self, connection: "socket.socket", last_words: bytes = b"") -> None:
         self.heads.pop(connection, None)
@@ -1151,12 +1149,9 @@ class Listener:
         connection.close()
 
     def read(self, connection: "socket.socket", is_ours: "Callable[[Json], bool]") -> "Optional[Json]":
-        try:
+        data = b""
+        with suppress(OSError):
             data = connection.recv(self.HEAD_LIMIT)
-        except BlockingIOError:
-            return None
-        except OSError:
-            data = b""
         head = self.heads[connection] = self.heads[connection] + data
         if not data:
             self.drop(connection)

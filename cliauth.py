@@ -1052,12 +1052,12 @@ def with_port(redirect_uri: str, port: int) -> str:
 def bind(host: str, port: int) -> "socket.socket":
     """A listening socket on a loopback address; OSError if it cannot be had."""
     import socket
-    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    # SO_REUSEADDR, else a fixed port is refused for a minute after each sign-in; Linux still refuses one in use, but
+    # Windows would let another program take it from us
+    option = "SO_EXCLUSIVEADDRUSE" if os.name == "nt" else "SO_REUSEADDR"
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     try:
-        if os.name == "nt":  # there SO_REUSEADDR would let another program take the port from us
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)  # type: ignore[attr-defined]
-        else:  # else a fixed port is refused for a minute after each sign-in; Linux still refuses one in use
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.SOL_SOCKET, getattr(socket, option), 1)
         listener.bind((host, port))
         listener.listen(1024)  # a connection that finds it full tries again after a second
         listener.setblocking(False)

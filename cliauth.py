@@ -487,10 +487,10 @@ def with_query(url: str, params: "Json") -> str:
 
 def fits(issuer: "Any", known: str) -> bool:
     """Whether the two are one issuer (or setting), but for a trailing slash; in Entra's path {tenantid} is any."""
-    ours, theirs = (str(each).rstrip("/").split("/") for each in (issuer, known))
-    return isinstance(issuer, str) and len(ours) == len(theirs) and all(
-        one == other or one and other == "{tenantid}" and place > 2  # never the host
-        for place, (one, other) in enumerate(zip(ours, theirs)))
+    if issuer == known:
+        return True
+    pieces = re.split("(?<!/)/{tenantid}(?![^/])", str(known).rstrip("/"))  # after "//" it would be the host
+    return isinstance(issuer, str) and bool(re.match("/[^/]+".join(map(re.escape, pieces)) + r"/*\Z", issuer))
 
 
 def read_callback(params: "Json", issuer: str, iss_required: bool) -> str:

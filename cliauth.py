@@ -523,7 +523,7 @@ def read_device_response(answer: "Json") -> "Json":
     """RFC 8628 §3.2 with the defaults filled in; an address that a person must not open makes it invalid."""
     device = dict(answer, verification_uri=answer.get("verification_uri") or answer.get("verification_url"))  # Google
     for name in ("device_code", "user_code", "verification_uri"):
-        if not isinstance(device.get(name), str) or not device[name]:
+        if not first_text([device], name):
             raise InvalidResponse(f"the device authorization response has no {name}; try --flow paste")
     try:
         for name in ("verification_uri", "verification_uri_complete"):

@@ -696,7 +696,7 @@ class Background:
 
     def __init__(self, work: "Callable[[], Any]") -> None:
         from threading import Thread
-        self.work, self.outcome = work, []  # type: Callable[[], Any], List[Tuple[Any, Optional[Exception]]]
+        self.work, self.outcome = work, []  # type: Callable[[], Any], List[Any]
         self.thread = Thread(target=self.run, daemon=True)
         try:
             self.thread.start()
@@ -705,9 +705,9 @@ class Background:
 
     def run(self) -> None:
         try:
-            self.outcome.append((self.work(), None))
+            self.outcome.append(self.work())
         except Exception as error:  # whatever it is belongs to the thread that waits
-            self.outcome.append((None, error))
+            self.outcome.append(error)
 
     def result(self, seconds: float) -> "Any":
         """What the work returned or raised; Unreachable when it takes longer than `seconds`."""
@@ -716,13 +716,9 @@ class Background:
             if time.monotonic() > end:
                 raise Unreachable(f"no whole answer within {seconds:.3g} s; check the network, and try again")
             self.thread.join(0.2)  # in slices: on Windows Ctrl-C waits for one
-        value, error = self.outcome.pop()
-        try:
-            if error:
-                raise error
-            return value
-        finally:
-            del error  # else it holds itself by its traceback, and its sockets with it
+        if isinstance(self.outcome[0], Exception):
+            raise self.outcome.pop()  # from no name: it would hold itself by its traceback, and its sockets with it
+        return self.outcome.pop()
 
 
 @contextmanager

@@ -285,12 +285,11 @@ def decode_jwt(jwt: str) -> "Tuple[Json, Json]":
     """Header and claims of a signed JWT (RFC 7515), unverified; ValueError for anything else."""
     from base64 import urlsafe_b64decode
     parts = jwt.split(".")
-    if len(parts) != 3 or not re.match(r"[\w.-]+\Z", jwt, re.ASCII):
-        raise ValueError("an encrypted one cannot be read here" if len(parts) == 5 else "it is not a signed JWT")
-    header, claims = (parse_json(urlsafe_b64decode(part + "==")) for part in parts[:2])
-    if not isinstance(header, dict) or not isinstance(claims, dict):
-        raise ValueError("it is not a signed JWT")
-    return header, claims
+    if len(parts) == 3 and re.match(r"[\w.-]+\Z", jwt, re.ASCII):
+        header, claims = (parse_json(urlsafe_b64decode(part + "==")) for part in parts[:2])
+        if isinstance(header, dict) and isinstance(claims, dict):
+            return header, claims
+    raise ValueError("an encrypted one cannot be read here" if len(parts) == 5 else "it is not a signed JWT")
 
 
 def claims_of(token: "Json", name: str = "id_token") -> "Json":

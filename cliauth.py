@@ -189,13 +189,11 @@ def split_url(url: str, what: str) -> "Tuple[str, str, int]":
     return scheme, host.lower(), int(port or (80 if scheme == "http" else 443))
 
 
-def unique(pairs: "Iterable[Tuple[str, Any]]") -> "Json":
+def unique(pairs: "List[Tuple[str, Any]]") -> "Json":
     """The pairs as a dictionary; ValueError where a name comes twice (RFC 6749 §3.1, RFC 8259 §4)."""
-    members: "Json" = {}
-    for name, value in pairs:
-        if name in members:
-            raise ValueError(f"{visible(name, 40)} comes twice")
-        members[name] = value
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        raise ValueError("a name comes twice")
     return members
 
 

@@ -604,9 +604,10 @@ def at_hash_fits(alg: str, access_token: str, at_hash: "Any") -> bool:
     return bool(base64url(digest[:len(digest) // 2]) == at_hash)
 
 
-def id_token_faults(header: "Json", claims: "Json", token: "Json", settings: "Json", issuer: str, now: float,
-                    nonce: str) -> "Iterator[str]":
-    """What OpenID Connect Core 3.1.3.7 finds wrong; over TLS from the token endpoint, the signature may go unread."""
+def id_token_faults(token: "Json", settings: "Json", issuer: str, now: float, nonce: str) -> "Iterator[str]":
+    """What OpenID Connect Core 3.1.3.7 finds wrong; over TLS from the token endpoint, the signature may go unread.
+    ValueError for what is no ID token at all."""
+    header, claims = decode_jwt(token["id_token"])
     iss, audience, client_id = str(claims.get("iss")), claims.get("aud"), settings["client_id"]
     audiences = audience if isinstance(audience, list) else [audience]
     if str(header.get("alg")).strip().lower() in ("", "none"):
@@ -638,10 +639,9 @@ def check_id_token(token: "Json", settings: "Json", issuer: str, now: float, non
     if not token.get("id_token"):
         return
     try:
-        header, claims = decode_jwt(token["id_token"])
+        fault = next(id_token_faults(token, settings, issuer, now, nonce), "")
     except ValueError as error:
         raise InvalidResponse(f"the ID token cannot be used: {error}; ask the provider") from None
-    fault = next(id_token_faults(header, claims, token, settings, issuer, now, nonce), "")
     if fault:
         raise InvalidResponse(f"the ID token cannot be trusted: {fault}{'' if ';' in fault else '; ask the provider'}")
 

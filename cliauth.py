@@ -862,7 +862,7 @@ def find_browser(environ: "Any", platform: str, files: "Dict[str, str]",
     chosen, windows = environ.get("BROWSER", ""), platform == "win32"
     cloud = next((name for name in CLOUD_VARIABLES if environ.get(name)), "")
     container = "/.dockerenv" in files or "/run/.containerenv" in files
-    own = own_browser(chosen, windows, which) if chosen else []
+    own = own_browser(chosen, windows, which)
     if own and not (cloud and "/helpers/browser" in chosen):  # VS Code's helper forwards ports, the cloud's does not
         return own, "BROWSER is set"
     if cloud:

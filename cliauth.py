@@ -1129,7 +1129,9 @@ class Listener:
             connection = source.accept()[0]
             connection.setblocking(False)
             self.heads[connection] = b""
-        except OSError:  # out of descriptors, or it has gone already
+        except BlockingIOError:  # whoever came has gone already
+            return
+        except OSError:  # out of descriptors
             room = max(0, len(self.heads) - 1)
             time.sleep(0 if self.heads else 0.05)
         if len(self.heads) > room:
@@ -1142,9 +1144,12 @@ class Listener:
         connection.close()
 
     def read(self, connection: "socket.socket", is_ours: "Callable[[Json], bool]") -> "Optional[Json]":
-        data = b""
-        with suppress(OSError):
+        try:
             data = connection.recv(self.HEAD_LIMIT)
+        except BlockingIOError:  # select(2) may be wrong
+            return None
+        except OSError:
+            data = b""
         head = self.heads[connection] = self.heads[connection] + data
         if not data:
             self.drop(connection)

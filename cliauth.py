@@ -2735,29 +2735,25 @@ def command_refresh(client: Client, args: "argparse.Namespace") -> None:
 
 
 def sign_out(client: Client, forget: bool, browser: bool) -> None:
-    record = client.read() if browser else NEW
-    server = client.server(record)
+    server = client.server(client.read()) if browser else None
     client.logout(forget)
-    address = server.endpoint("end_session_endpoint")
-    if browser and address:  # OpenID Connect RP-Initiated Logout 2; an id_token_hint would be seen in `ps`
+    address = server and server.endpoint("end_session_endpoint")
+    if server and address:  # OpenID Connect RP-Initiated Logout 2; an id_token_hint would be seen in `ps`
         address = with_query(address, {"client_id": server.settings.get("client_id")})
         split_url(address, "the address to open")
         client.terminal.say(f"To sign out in the browser too, open this address:\n\n    {address}\n")
         argv = client.terminal.browser()[0]
         if argv:
             client.terminal.open_browser(argv, address)
-    elif browser:
+    elif server:
         client.terminal.note("The provider names no end_session_endpoint; sign out on its own page.")
 
 
 def command_logout(client: Client, args: "argparse.Namespace") -> int:
-    if not args.all:
-        sign_out(client, args.forget, args.browser)
-        return 0
-    code = 0
-    for name in profile_names():
+    code, everyone = 0, [Client(profile=name, terminal=client.terminal) for name in profile_names()]
+    for each in everyone if args.all else [client]:
         try:
-            sign_out(Client(profile=name, terminal=client.terminal), args.forget, args.browser)
+            sign_out(each, args.forget, args.browser)
         except AuthError as error:  # the others are signed out all the same
             client.terminal.say(f"cliauth: {error}")
             code = error.exit_code

@@ -1229,13 +1229,12 @@ def checked(settings: "Json") -> "Json":
         raise UsageError(f"which provider? name it with --issuer URL, or --provider {'|'.join(PROVIDERS)}")
     if not settings.get("client_id"):
         raise UsageError("no client id; register a client at the provider and name it with --client-id")
-    for name in SERVER:
-        if settings.get(name) and name != "provider":
-            split_url(re.sub(r"\{[\w.]+\}", "x", settings[name]), "--" + name.replace("_", "-"))
     for name, value in settings.items():
+        option = "--" + visible(name.replace("_", "-"))
         if not all(text.isprintable() for text in (value if isinstance(value, list) else [str(value)])):
-            option = visible(name.replace("_", "-"))
-            raise UsageError(f"--{option} holds characters that cannot be sent; type it anew")
+            raise UsageError(f"{option} holds characters that cannot be sent; type it anew")
+        if value and name in SERVER and name != "provider":
+            split_url(re.sub(r"\{[\w.]+\}", "x", value), option)
     taken = [name for name in settings.get("param", {}) if name in PROTOCOL]
     if taken:
         raise UsageError(f"--param cannot set {taken[0]}, which the protocol needs; leave it out")

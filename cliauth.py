@@ -1436,11 +1436,12 @@ class SignIn:
             self.settings.setdefault("scope", "openid")  # most providers refuse to do anything without a scope
         if flow != "auto":
             return flows[flow]()
-        for tried, name in enumerate(self.order, 1):
-            others = " or ".join(other for other in ("browser", "device", "paste") if other not in self.order[:tried])
+        others = ["browser", "device", "paste"]
+        for name in self.order:
+            others.remove(name)
             heard = name != "browser" or any(map(LOOPBACK_URI.match, self.redirect_uris))
             self.terminal.note(f"Signing in by {name}{'' if heard else ' and paste'}: {self.reason}. For another way: "
-                               f"--flow {others}.")
+                               f"--flow {' or '.join(others)}.")
             try:
                 return flows[name]()
             except NotOffered as error:
@@ -1499,19 +1500,20 @@ class SignIn:
     def wait(self, listener: "Optional[Listener]", attempt: Attempt, redirect_uri: str) -> "Json":
         """The authorization response, out of the browser or pasted; Unreachable when time runs out."""
         keyboard = self.terminal.keyboard(terminal_only=listener is not None)
-        if keyboard is not None:
+        typed = [] if keyboard is None else [keyboard]
+        if typed:
             self.terminal.say("Then paste here the address that the browser ends at, or the code that it shows:"
                               if not listener else "If that browser runs elsewhere, paste here the address it ends at.")
-        while self.left() > 0 and (listener or keyboard is not None):
+        while self.left() > 0 and (listener or typed):
             self.terminal.countdown("the browser" if listener else "the address", self.left())
-            sources = (listener.sources() if listener else []) + ([keyboard] if keyboard is not None else [])
+            sources = (listener.sources() if listener else []) + typed
             ready = self.select(sources, [], [], max(0, min(SLICE, self.left())))[0]
             params = listener.step(ready, attempt.owns) if listener else None
             try:
                 if not params and keyboard in ready:
                     params = self.pasted(self.terminal.read_line(keyboard), attempt)
             except EOFError:
-                keyboard = None
+                typed = []
             if params:
                 return params
         if self.left() > 0:

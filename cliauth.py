@@ -2397,10 +2397,9 @@ class DemoServer:
         self.access: "Dict[str, float]" = {}    # access tokens, and when they end
 
     def __enter__(self) -> "DemoServer":
-        from threading import Thread
         self.web = web_server(self.answer, self.tell)
         self.issuer = f"http://127.0.0.1:{self.web.server_address[1]}"
-        Thread(target=self.web.serve_forever, kwargs={"poll_interval": 0.005}, daemon=True).start()
+        Background(lambda: self.web.serve_forever(0.005))
         return self
 
     def __exit__(self, *_: "Any") -> None:
@@ -2451,9 +2450,11 @@ class DemoServer:
         request["decision"] = "allow" if allowed else "access_denied"
         if "user_code" in request:
             return 200, {"Content-Type": "text/html"}, (SIGNED_IN if allowed else FAILED).encode()
+        if not allowed:
+            return redirect(request, {"error": "access_denied", "iss": self.issuer})
         code = base64url(os.urandom(16))
         self.decided[code] = request
-        return redirect(request, {**({"code": code} if allowed else {"error": "access_denied"}), "iss": self.issuer})
+        return redirect(request, {"code": code, "iss": self.issuer})
 
     def post_device_authorization(self, params: "Json") -> "Reply":
         from secrets import choice
@@ -2469,17 +2470,19 @@ class DemoServer:
         if params.get("client_id") != self.client_id:
             return refusal("invalid_client", status=401)
         if grant == "refresh_token":
-            family = self.families.get(params.get(grant, ""), {})
-            if not family or family["newest"] != params[grant]:  # used twice: nobody knows whose the newest is
+            token = params.get("refresh_token", "")
+            family = self.families.get(token, {})
+            if not family or family["newest"] != token:  # used twice: nobody knows whose the newest is
                 family["newest"] = ""
                 return refusal("invalid_grant", "unknown, revoked, or used before")
             return self.tokens(family)
-        request = self.decided.get(params.get("code" if grant == "authorization_code" else grant, ""), {})
-        if request.get("decision", "allow") != "allow":
-            return refusal(request["decision"])
-        if not request or request.get("spent") or not self.proven(grant, request, params):
+        code = params.get("code" if grant == "authorization_code" else grant, "")
+        request = self.decided.get(code)
+        if not request or not self.proven(grant, request, params):
             return refusal("invalid_grant", "unknown, spent, or asked for in another way")
-        request["spent"] = True
+        if request["decision"] != "allow":
+            return refusal(request["decision"])
+        self.decided.pop(code, None)
         return self.tokens({"scope": request.get("scope", ""), "nonce": request.get("nonce")})
 
     def proven(self, grant: str, request: "Json", params: "Json") -> bool:
@@ -2525,16 +2528,10 @@ class DemoServer:
 
     def terminal(self, quiet: bool = True, verbose: bool = False) -> Terminal:
         """A terminal whose browser is played by person()."""
-        play = self.person
-
-        class Played(Terminal):
-            def browser(self) -> "Tuple[List[str], str]":
-                return ["person"], "the demo plays the person"
-
-            def open_browser(self, argv: "List[str]", url: str) -> None:
-                Background(lambda: play(url))
-
-        return Played(quiet, verbose)
+        terminal = Terminal(quiet, verbose)
+        vars(terminal).update(browser=lambda: (["person"], "the demo plays the person"),
+                              open_browser=lambda argv, url: Background(lambda: self.person(url)))
+        return terminal
 
 
 STEPS = {

@@ -1211,16 +1211,20 @@ class NotOffered(AuthError):
     """The flow cannot be had here: the next one may."""
 
 
-def read_text(path: str, what: str) -> str:
-    """The stripped text of a small file, "-" for stdin."""
+def read_input(path: str, what: str) -> bytes:
+    """All of a file, "-" for stdin."""
     try:
         if path == "-":
-            return sys.stdin.read(BODY_LIMIT).strip()
-        with open(path, encoding="utf-8") as file:
-            return file.read(BODY_LIMIT).strip()
+            return sys.stdin.buffer.read()
+        with open(path, "rb") as file:
+            return file.read()
     except (AttributeError, OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or "it is not text"
+        why = getattr(error, "strerror", None) or "it is closed"
         raise UsageError(f"{what} cannot be read from {visible(path)}: {why}; name another file") from None
+
+
+def read_text(path: str, what: str) -> str:
+    return read_input(path, what).decode("utf-8", "surrogateescape").strip()  # what is no text will be refused
 
 
 def checked(settings: "Json") -> "Json":
@@ -2671,16 +2675,9 @@ def command_userinfo(client: Client, args: "argparse.Namespace") -> None:
 
 def request_body(data: "Optional[str]") -> "Optional[bytes]":
     """What -d names: the text itself, or the bytes of @FILE, or of @- for stdin."""
-    if data is None or not data.startswith("@"):
-        return None if data is None else data.encode("utf-8", "surrogateescape")
-    try:
-        if data == "@-":
-            return sys.stdin.buffer.read()
-        with open(data[1:], "rb") as file:
-            return file.read()
-    except (AttributeError, OSError) as error:
-        why = getattr(error, "strerror", "stdin is closed")
-        raise UsageError(f"{visible(data)} cannot be read: {why}; name another file after -d @") from None
+    if data and data.startswith("@"):
+        return read_input(data[1:], "-d")
+    return None if data is None else data.encode("utf-8", "surrogateescape")
 
 
 def request_headers(lines: "List[str]") -> "Dict[str, str]":

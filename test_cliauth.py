@@ -3594,7 +3594,7 @@ class TestCommandLine:
     @pytest.mark.parametrize("line, code, said", [
         ("token 2>&-", 0, ""), ("refresh >&- 2>&-", 0, ""), ("login --flow paste", 3, "nothing was pasted, and stdin "),
         ("login --client-secret-file -", 2, "--client-secret-file cannot be read from -: "),
-        ("request -d @- https://a.example", 2, "@- cannot be read: stdin is closed; name another file after -d @"),
+        ("request -d @- https://a.example", 2, "-d cannot be read from -: it is closed; name another file"),
         ("token --format git get", 2, "git's question cannot be read from -: ")])
     def test_with_closed_streams_there_is_no_traceback_and_no_file_takes_their_number(
             self, signed_in, tmp_path, line, code, said):

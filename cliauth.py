@@ -2848,16 +2848,16 @@ COMMANDS: "Dict[str, Tuple[Callable[..., Optional[int]], str, str, List[Tuple[st
 def client_of(args: "argparse.Namespace") -> Client:
     """A client with the settings among the options, by their names in the token file."""
     given = {name: value for name, value in vars(args).items() if value}
-    settings = {name: given[name] for name in ("profile", "token_file", *OPTIONS) if name in given}
-    settings.update({name: os.path.abspath(settings[name]) for name in FILES if name in settings})
+    settings = {name: os.path.abspath(value) if name in FILES else value for name, value in given.items()
+                if name in ("profile", "token_file", *OPTIONS)}
     if "client_secret_file" in given:
         settings["client_secret"] = read_text(args.client_secret_file, "--client-secret-file")
         if not settings["client_secret"]:
             raise UsageError(f"there is no client secret in {visible(args.client_secret_file)}; check it")
-    pairs = [pair.partition("=") for pair in given.get("param", [])]
-    if not all(equals for _, equals, _ in pairs):
+    params = given.get("param", [])
+    if not all("=" in param for param in params):
         raise UsageError("--param takes NAME=VALUE; write it like --param prompt=consent")
-    settings.update(param={name: value for name, _, value in pairs}, pkce=False if "no_pkce" in given else None)
+    settings.update(param=dict(param.split("=", 1) for param in params), pkce=False if "no_pkce" in given else None)
     return Client(terminal=Terminal("quiet" in given, "verbose" in given), **settings)
 
 

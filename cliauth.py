@@ -264,7 +264,7 @@ def patience(headers: "Any") -> float:
 def words(value: "Any") -> "List[str]":
     """The scopes in a list, or in a string with spaces or commas (GitHub) between them."""
     if isinstance(value, str):
-        return re.findall(r"[^\s,]+", value)
+        return value.replace(",", " ").split()
     return [word for word in value if isinstance(word, str)] if isinstance(value, list) else []
 
 
@@ -484,10 +484,10 @@ def with_query(url: str, params: "Json") -> str:
 
 def fits(issuer: "Any", known: str) -> bool:
     """Whether the two are one issuer (or setting), but for a trailing slash; in Entra's path {tenantid} is any."""
-    if issuer == known:
-        return True
-    pieces = re.split("(?<!/)/{tenantid}(?![^/])", str(known).rstrip("/"))  # after "//" it would be the host
-    return isinstance(issuer, str) and bool(re.match("/[^/]+".join(map(re.escape, pieces)) + r"/*\Z", issuer))
+    ours, theirs = (str(each).rstrip("/").split("/") for each in (issuer, known))
+    return isinstance(issuer, str) and len(ours) == len(theirs) and all(
+        one == other or one and other == "{tenantid}" and place > 2  # never the host
+        for place, (one, other) in enumerate(zip(ours, theirs)))
 
 
 def read_callback(params: "Json", issuer: str, iss_required: bool) -> str:
@@ -1009,8 +1009,6 @@ class Terminal:
 
 # ─── 7 Loopback ── the redirect listener (RFC 8252 §7.3); it believes nobody and waits for nobody ────────────────────
 
-LOOPBACK_URI = re.compile(r"http://(127\.0\.0\.1|localhost|\[::1\])(?::([0-9]{1,5}))?(/[^?#\s]*)?(?:\?[^#\s]*)?\Z")
-
 PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><meta name="color-scheme" content="light dark">
 <meta name="viewport" content="width=device-width"><title>{title}</title>
 <style>body{{font:1.1rem/1.6 system-ui,sans-serif;max-width:26rem;margin:20vh auto;padding:0 1rem;text-align:center}}
@@ -1036,9 +1034,14 @@ def http_page(status: int, page: str) -> bytes:
             ).encode() + body
 
 
+def loopback(uri: str) -> "Any":
+    """Host, port and path of a redirect URI on this machine, as a match; None for any other."""
+    return re.match(r"http://(127\.0\.0\.1|localhost|\[::1\])(?::([0-9]{1,5}))?(/[^?#\s]*)?(?:\?[^#\s]*)?\Z", uri)
+
+
 def with_port(redirect_uri: str, port: int) -> str:
     """The redirect URI byte for byte, but for a port that it leaves open (0)."""
-    match = LOOPBACK_URI.match(redirect_uri)
+    match = loopback(redirect_uri)
     return redirect_uri.replace(":0", f":{port}", 1) if match and match.group(2) == "0" else redirect_uri
 
 
@@ -1088,7 +1091,7 @@ class Listener:
     ROOM, HEAD_LIMIT = 64, 1 << 16  # connections; bytes of a request
 
     def __init__(self, redirect_uri: str) -> None:
-        host, port, path = LOOPBACK_URI.match(redirect_uri).groups()  # type: ignore[union-attr]
+        host, port, path = loopback(redirect_uri).groups()
         for tries in range(5):  # port 0 may find one that is free in one family only
             try:
                 self.sockets = bind_all(host, int(port or 80))
@@ -1325,11 +1328,17 @@ class Server:
             self.discover()
         return self.endpoint(name)
 
-    def ask(self, name: str, exchange: "Callable[[str], Response]") -> Response:
-        """The answer of the endpoint of that name; where a kept copy leads nowhere, a fresh one may know better."""
+    def prepare(self, name: str) -> str:
+        """The endpoint of that name, ready to be asked: what is missing for that is said, and imported, now."""
         url = self.find(name)
         if not url:
             raise UsageError(f"no {name} is known; name one with login --{name.replace('_', '-')}, or an --issuer")
+        self.http.opener(*split_url(url, name)[:2])
+        return url
+
+    def ask(self, name: str, exchange: "Callable[[str], Response]") -> Response:
+        """The answer of the endpoint of that name; where a kept copy leads nowhere, a fresh one may know better."""
+        url = self.prepare(name)
         answer = exchange(url)
         if answer.status in (301, 308, 404, 410) and self.rediscovered() and self.endpoint(name) not in ("", url):
             answer = exchange(self.endpoint(name))  # nothing is sent twice: there, nobody had taken it
@@ -1443,7 +1452,7 @@ class SignIn:
         others = ["browser", "device", "paste"]
         for name in self.order:
             others.remove(name)
-            heard = name != "browser" or any(map(LOOPBACK_URI.match, self.redirect_uris))
+            heard = name != "browser" or any(map(loopback, self.redirect_uris))
             self.terminal.note(f"Signing in by {name}{'' if heard else ' and paste'}: {self.reason}. For another way: "
                                f"--flow {' or '.join(others)}.")
             try:
@@ -1457,7 +1466,7 @@ class SignIn:
     def listen(self) -> "Optional[Listener]":
         """A listener on the first redirect URI that can be had, None where none of them is on this machine."""
         trouble = None
-        for uri in filter(LOOPBACK_URI.match, self.redirect_uris):
+        for uri in filter(loopback, self.redirect_uris):
             try:
                 return Listener(uri)
             except OSError as error:
@@ -1478,6 +1487,7 @@ class SignIn:
         try:
             if not self.server.offers("authorization_endpoint"):
                 raise NotOffered("the provider has no authorization_endpoint; try --flow device")
+            self.server.prepare("token_endpoint")  # before a browser opens
             attempt = Attempt("openid" in words(self.settings.get("scope")), self.settings.get("pkce", True))
             unheard = with_port(self.redirect_uris[0], 49152 + randbelow(16384))  # for a browser elsewhere: RFC 6335 §6
             redirect_uri = listener.redirect_uri if listener else unheard
@@ -2168,7 +2178,7 @@ class Client:
             if not token or not token.get("refresh_token") and server.settings.get("flow") != "client-credentials":
                 why = f"the token {'' if alive(record) else 'has expired and '}cannot be refreshed"
                 raise LoginRequired(f"{why if token else 'signed out in the meantime'}; {self.hint()}")
-            server.find("token_endpoint")  # now: while signals are held back, one exchange is to do
+            server.prepare("token_endpoint")  # now: while signals are held back, one exchange is to do
             request = renewal_request(server.settings, token)
             with file.staged() as save, signals_held():
                 try:
@@ -2401,9 +2411,10 @@ class DemoServer:
         self.access: "Dict[str, float]" = {}    # access tokens, and when they end
 
     def __enter__(self) -> "DemoServer":
+        from threading import Thread
         self.web = web_server(self.answer, self.tell)
         self.issuer = f"http://127.0.0.1:{self.web.server_address[1]}"
-        Background(lambda: self.web.serve_forever(0.005))
+        Thread(target=self.web.serve_forever, args=(0.005,), daemon=True).start()
         return self
 
     def __exit__(self, *_: "Any") -> None:
@@ -2424,7 +2435,7 @@ class DemoServer:
                            **{f"{name}_endpoint": f"{self.issuer}/{name}" for name in names}})
 
     def get_authorization(self, params: "Json") -> "Reply":
-        uri = LOOPBACK_URI.match(params.get("redirect_uri", ""))
+        uri = loopback(params.get("redirect_uri", ""))
         if params.get("client_id") != self.client_id or not uri or uri.group(3) != "/callback":
             return refusal("invalid_request", "unknown client or redirect URI")  # RFC 6749 §4.1.2.1: never redirected
         if params.get("response_type") != "code" or params.get("code_challenge_method") != "S256":
@@ -2532,10 +2543,16 @@ class DemoServer:
 
     def terminal(self, quiet: bool = True, verbose: bool = False) -> Terminal:
         """A terminal whose browser is played by person()."""
-        terminal = Terminal(quiet, verbose)
-        vars(terminal).update(browser=lambda: (["person"], "the demo plays the person"),
-                              open_browser=lambda argv, url: Background(lambda: self.person(url)))
-        return terminal
+        play = self.person
+
+        class Played(Terminal):
+            def browser(self) -> "Tuple[List[str], str]":
+                return ["person"], "the demo plays the person"
+
+            def open_browser(self, argv: "List[str]", url: str) -> None:
+                Background(lambda: play(url))
+
+        return Played(quiet, verbose)
 
 
 STEPS = {
@@ -2745,8 +2762,10 @@ def sign_out(client: Client, forget: bool, browser: bool) -> None:
 
 
 def command_logout(client: Client, args: "argparse.Namespace") -> int:
-    code, everyone = 0, [Client(profile=name, terminal=client.terminal) for name in profile_names()]
-    for each in everyone if args.all else [client]:
+    code, everyone = 0, [client]
+    if args.all:
+        everyone = [Client(profile=name, terminal=client.terminal) for name in profile_names()]
+    for each in everyone:
         try:
             sign_out(each, args.forget, args.browser)
         except AuthError as error:  # the others are signed out all the same

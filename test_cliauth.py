@@ -1389,6 +1389,15 @@ class TestFlows:
         assert failure(Client("https://id.example", "cli", terminal=Played()).login, "browser")[0] == 4
         assert left == [True]
 
+    @pytest.mark.parametrize("token, said", [
+        ("https://127.0.0.1:9/token", "no CA certificates can be read from none.pem: No such file or directory; "),
+        ("", "no token_endpoint is known; name one with login --token-endpoint, or an --issuer")])
+    def test_what_the_exchange_will_lack_is_found_before_a_browser_opens(self, server, token, said):
+        client = client_of(server, ca_file="none.pem", token_endpoint=token)
+        server.extra["/.well-known/openid-configuration"] = {"token_endpoint": token}
+        server.script["/.well-known/oauth-authorization-server"] = [(404, "")]
+        assert fails(UsageError, client.login, "browser")[:len(said)] == said and client.terminal.opened == []
+
     def test_a_known_provider_is_not_discovered_again(self, server, signed_in):
         for work in (client_of(server).login, signed_in.refresh, signed_in.userinfo, signed_in.logout):
             work()

@@ -214,7 +214,7 @@ def finite(digits: str) -> float:
     """A JSON number; ValueError for NaN and Infinity, which are JavaScript, and where Pythons differ over its size."""
     if len(digits) >= 40 or not abs(float(digits)) <= 1e300:
         raise ValueError("a number out of range")
-    return float(digits) if re.search("[.eE]", digits) else int(digits)
+    return float(digits) if set(digits) & set(".eE") else int(digits)
 
 
 def dump_json(value: "Any") -> bytes:
@@ -2899,6 +2899,13 @@ def build_parser(commands: "Iterable[str]" = tuple(COMMANDS)) -> "argparse.Argum
     import argparse
 
     class Parser(argparse.ArgumentParser):
+        def __init__(self, **keywords: "Any") -> None:  # the terminal's width would cost an import of shutil, 2 ms
+            super().__init__(formatter_class=lambda prog: argparse.HelpFormatter(prog, width=80), **keywords)
+
+        def format_help(self) -> str:
+            self.formatter_class = argparse.HelpFormatter
+            return super().format_help()
+
         def error(self, message: str) -> "Any":
             """One line, which echoes no value: it might be a secret on its way to the wrong place."""
             message = re.sub(r"(invalid [\w ]+): (.*(?= \(choose)|.*)", r"\1", message)

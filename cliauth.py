@@ -38,16 +38,23 @@ import os
 import re
 import sys
 import time
-from contextlib import contextmanager, suppress
 
 TYPE_CHECKING = False  # a type checker takes it for true; importing typing would cost 10 ms at every start
 if TYPE_CHECKING:
     import argparse
     import socket
+    from contextlib import contextmanager
     from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Tuple, Union
     Json = Dict[str, Any]
     Reply = Tuple[int, Dict[str, str], bytes]
     Tell = Callable[[str, str, Json, int], None]
+else:
+    def contextmanager(work):
+        """contextlib's own, imported when the first block begins: to print a token that is valid, none does."""
+        def block(*args):
+            from contextlib import contextmanager
+            return contextmanager(work)(*args)
+        return block
 
 __version__ = "1.0.0"
 __all__ = ["AuthError", "Client", "DemoServer", "ErrorResponse", "InvalidResponse", "LoginRequired", "Unreachable",
@@ -883,6 +890,7 @@ def find_browser(environ: "Any", platform: str, files: "Dict[str, str]",
 
 def give_up(stream: "Any") -> None:
     """No more of a stream that failed us: else Python tries once more at its end, complains, and exits with 120."""
+    from contextlib import suppress
     with suppress(AttributeError, OSError, ValueError), open(os.devnull, "w") as nowhere:
         os.dup2(nowhere.fileno(), stream.fileno())
 
@@ -950,6 +958,7 @@ class Terminal:
             self.shown = 0
 
     def browser(self) -> "Tuple[List[str], str]":
+        from contextlib import suppress
         from shutil import which
         files = {}
         for path in TELLING_FILES:
@@ -1142,8 +1151,10 @@ class Listener:
 
     def drop(self, connection: "socket.socket", last_words: bytes = b"") -> None:
         self.heads.pop(connection, None)
-        with suppress(OSError):
+        try:
             connection.sendall(last_words)
+        except OSError:
+            pass
         connection.close()
 
     def read(self, connection: "socket.socket", is_ours: "Callable[[Json], bool]") -> "Optional[Json]":
@@ -2187,8 +2198,10 @@ class Client:
                     return self.refused(no, record, request, save)
                 successor = answer.get("refresh_token")
                 if printable(successor):  # the rest is for nobody's eyes before it is checked
-                    with suppress(UsageError):  # what could not be written is tried once more below, with the rest
+                    try:
                         save(dump_json({**record, "token": {**token, "refresh_token": successor}}))
+                    except UsageError:
+                        pass  # what could not be written is tried once more below, with the rest
             self.examine(server, answer, record)
             after = holding({**record, "metadata": server.metadata}, renewed(token, answer))
             try:
@@ -2335,8 +2348,10 @@ class Client:
             self.revoked(file.read() or NEW)
             with file.writing():
                 os.unlink(file.path)
-            with suppress(OSError):  # what a crash may have left of it
+            try:
                 os.unlink(file.path + ".new")
+            except OSError:
+                pass  # a crash may have left one
         return None
 
 

@@ -809,11 +809,14 @@ class Http:
     def send(self, method: str, url: str, form: "Optional[Json]" = None, headers: "Optional[Dict[str, str]]" = None,
              timeout: float = HTTP_TIMEOUT) -> Response:
         """One exchange, whole and once, within `timeout` seconds."""
-        data = bytearray(BODY_LIMIT + 1)  # read(n) takes whatever comes in a chunk of -1 bytes
+        data, room = bytearray(), bytearray(1 << 14)  # read(n) takes whatever comes in a chunk of -1 bytes
 
         def whole(raw: "Any") -> "Any":
             with raw:  # closed where it is read: close() waits for a read in another thread
-                del data[raw.readinto(data):]
+                for size in iter(lambda: raw.readinto(room), 0):
+                    data.extend(room[:size])
+                    if len(data) > BODY_LIMIT:
+                        break
                 return raw
 
         body = encode_form(form).encode() if form is not None else None
@@ -2943,9 +2946,26 @@ def build_parser(commands: "Iterable[str]" = tuple(COMMANDS)) -> "argparse.Argum
     return parser
 
 
-@contextmanager
-def terminable() -> "Iterator[None]":
-    """SIGTERM ends the block as Ctrl-C does, so that what was begun is tidied away."""
+def obey(argv: "List[str]") -> int:
+    parser = build_parser(argv[:1] if argv and argv[0] in COMMANDS else COMMANDS)  # all of it takes 3 ms
+    args, unknown = parser.parse_known_args(argv)
+    if args.command == "request" and unknown and not unknown[0].startswith("-"):  # request PUT -d DATA URL
+        args.url.append(unknown.pop(0))
+    if unknown:
+        names = ", ".join(re.sub("(?s)(--[a-z-]*|-[A-Za-z]?).*", r"\1", word) for word in unknown if word[:1] == "-")
+        raise UsageError(f"unknown: {names or 'an argument too many'}; run: {COMMAND} --help")
+    if args.version or not args.command:
+        out(f"cliauth {__version__} (Python {sys.version.split()[0]})\n" if args.version else parser.format_help())
+        return 0
+    return int(args.func(args))
+
+
+def run(argv: "List[str]") -> int:
+    if argv == ["token"]:  # runs a thousand times for each sign-in: while it is valid, no parser and no signal handler
+        client = Client()
+        if given_token() or alive(client.read(), 60):
+            out(client.access_token() + "\n")
+            return 0
     import signal
 
     def terminate(number: int, frame: "Any") -> None:
@@ -2956,31 +2976,10 @@ def terminable() -> "Iterator[None]":
     except ValueError:  # not the main thread
         before = None
     try:
-        yield
+        return obey(argv)
     finally:
         if before is not None:
             signal.signal(signal.SIGTERM, before)
-
-
-def run(argv: "List[str]") -> int:
-    if argv == ["token"]:  # runs a thousand times for each sign-in: while it is valid, no parser and no signal handler
-        client = Client()
-        if given_token() or alive(client.read(), 60):
-            out(client.access_token() + "\n")
-            return 0
-    with terminable():
-        parser = build_parser(argv[:1] if argv and argv[0] in COMMANDS else COMMANDS)  # all of it takes 5 ms
-        args, unknown = parser.parse_known_args(argv)
-        if args.command == "request" and unknown and not unknown[0].startswith("-"):  # request PUT -d DATA URL
-            args.url.append(unknown.pop(0))
-        if unknown:
-            names = [re.sub("(?s)(--[a-z-]*|-[A-Za-z]?).*", r"\1", each) for each in unknown if each[:1] == "-"]
-            raise UsageError(f"unknown: {', '.join(names) or 'an argument too many'}; run: {COMMAND} --help")
-        if args.version or not args.command:
-            version = f"cliauth {__version__} (Python {sys.version.split()[0]})\n"
-            out(version if args.version else parser.format_help())
-            return 0
-        return int(args.func(args))
 
 
 def main(argv: "Optional[List[str]]" = None) -> int:

@@ -3635,7 +3635,7 @@ class TestCosts:
         (["token"], set()),
         (["token --min-ttl 60", "token --format header", "token --format json", "token --format kubectl",
           "token --format git get", "status", "status --json", "list", "list --json", "--version", "--help",
-          "login --help"], {"argparse", "contextlib", "shutil", "signal"})])
+          "login --help"], {"argparse", "shutil", "signal"})])
     def test_what_is_on_the_disk_is_printed_without_the_heavy_modules(self, signed_in, commands, too):
         code = ("import sys; sys.path.insert(0, %r); import cliauth\nfor line in %r:\n    sys.stdin.seek(0)\n    try:\n"
                 "        assert not cliauth.main(line.split()), line\n    except SystemExit as end:\n"

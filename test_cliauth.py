@@ -3702,6 +3702,10 @@ class TestCosts:
         client_of(server).login("browser")
         assert not both.broken
 
-    def test_a_refresh_is_one_request_and_no_sleep(self, server, clock, signed_in):
-        signed_in.refresh()
+    @pytest.mark.parametrize("command", ["token", "refresh"])
+    def test_a_refresh_is_one_request_and_no_sleep_and_needs_no_parser(
+            self, server, clock, signed_in, cli, monkeypatch, command):
+        monkeypatch.delattr(cliauth, "build_parser")
+        clock.now += 3600
+        assert cli(command) == (0, (held(signed_in)["token"]["access_token"] + "\n") * (command == "token"), "")
         assert [path for _, path, _, _ in server.requests] == ["/token"] and clock.sleeps == []

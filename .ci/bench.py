@@ -38,16 +38,6 @@ from setting import Command, Provider, Setting, environment, execute, finish, pi
 CROWD, PROFILES = 100, 10_000
 ACCOUNT = "ada@example.com"  # whom the provider knows
 
-# The least that urllib needs for the POST of a refresh. It keeps nothing.
-URLLIB = """
-import json, ssl, sys, urllib.parse, urllib.request
-url, ca_file, refresh_token = sys.argv[1:]
-form = {"grant_type": "refresh_token", "refresh_token": refresh_token, "client_id": "demo"}
-context = ssl.create_default_context(cafile=ca_file)
-with urllib.request.urlopen(url, urllib.parse.urlencode(form).encode(), context=context) as answer:
-    print(json.load(answer)["access_token"])
-"""
-
 MODULE = """
 import sys, timeit, cliauth
 client = cliauth.Client()
@@ -78,9 +68,9 @@ class Row(NamedTuple):
 
 def floors(setting):
     """What the others are compared with."""
-    form = [setting.provider.issuer + "/token", setting.provider.ca_file, "any"]
+    urllib = [HERE / "bench" / "with_urllib.py", setting.provider.issuer + "/token", setting.provider.ca_file]
     return [Command("F", [setting.python, "-I", "-c", "import json"]),
-            Command("urllib", [setting.python, "-I", "-c", URLLIB, *form])]
+            Command("urllib", [setting.python, *map(str, urllib)])]
 
 
 def comparisons(setting):

@@ -274,7 +274,7 @@ def world(tmp_path_factory):
         patch.chdir(root)
         Path("secret").write_text(SECRET)
         patch.setattr(cliauth, "time", Clock())
-        patch.setattr(cliauth, "build_parser", lambda: parser)
+        patch.setattr(cliauth, "build_parser", lambda *_: parser)
         patch.setattr(cliauth.Terminal, "browser", lambda _: (["person"], "it is played"))
         patch.setattr(cliauth.Terminal, "open_browser", lambda *_: None)
         patch.setattr(cliauth.Terminal, "say", said)

@@ -24,7 +24,7 @@ The rooms, each of which uses only those above it:
      6 Terminal   the person, and the person's browser              12 Command line
 
 A token that is still valid is printed without importing urllib, ssl, http, argparse or threading: every heavy
-import stands in the function that needs it, because Python's start is all that `cliauth token` costs.
+import stands in the function that needs it, because Python's start is all that an installed `cliauth token` costs.
 
 Copyright (C) 2026 the cliauth authors. Licence: 0BSD. Permission to use, copy, modify, and/or distribute this software
 for any purpose with or without fee is hereby granted. THE SOFTWARE IS PROVIDED "AS IS" AND THE AUTHOR DISCLAIMS ALL
@@ -51,9 +51,9 @@ if TYPE_CHECKING:
 else:
     def contextmanager(work):
         """contextlib's own, imported when the first block begins: to print a token that is valid, none does."""
-        def block(*args):
+        def block(*args, **keywords):
             from contextlib import contextmanager
-            return contextmanager(work)(*args)
+            return contextmanager(work)(*args, **keywords)
         return block
 
 __version__ = "1.0.0"
@@ -2675,7 +2675,7 @@ def command_token(client: Client, args: "argparse.Namespace") -> None:
     if args.format == "git" and (args.operation != "get" or not git_asks_for_us(client)):
         return None
     if args.operation and args.format != "git":
-        raise UsageError(f"token takes no argument but with --format git; run: {COMMAND} token --profile NAME")
+        raise UsageError(f"token takes no argument but with --format git; run: {COMMAND} token --help")
     name, given = ("id_token", "") if args.id_token else ("access_token", given_token())
     record = {**NEW, "token": {name: given}} if given else client.usable(args.min_ttl, args.login, name)
     token, end = record["token"][name], claims_of(record["token"]).get("exp") if args.id_token else record["expires_at"]
@@ -2947,7 +2947,7 @@ def build_parser(commands: "Iterable[str]" = tuple(COMMANDS)) -> "argparse.Argum
 
 
 def obey(argv: "List[str]") -> int:
-    if argv in (["token"], ["refresh"]):  # what prompts and timers run does without a parser, which takes 3 ms
+    if argv in (["token"], ["refresh"]):  # without options, which a parser would take 3 ms for
         out(Client().access_token() + "\n") if argv == ["token"] else Client().refresh()
         return 0
     parser = build_parser(argv[:1] if argv and argv[0] in COMMANDS else COMMANDS)
@@ -2964,7 +2964,7 @@ def obey(argv: "List[str]") -> int:
 
 
 def run(argv: "List[str]") -> int:
-    """Answers `token` at once while it is valid, a thousand times for each sign-in; for the rest, minds SIGTERM."""
+    """Answers `token` at once while it is valid, as a thousand times for each sign-in; SIGTERM ends the rest tidily."""
     if argv == ["token"]:
         client = Client()
         if given_token() or alive(client.read(), 60):

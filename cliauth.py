@@ -259,12 +259,11 @@ def patience(headers: "Any") -> float:
     seconds = number(headers.get("Retry-After", 0))
     if seconds is not None:
         return seconds
-    from datetime import datetime
+    from email.utils import parsedate_to_datetime  # strptime's names are those of the locale
     try:
-        until, now = (datetime.strptime(str(headers.get(name)), "%a, %d %b %Y %H:%M:%S GMT")
-                      for name in ("Retry-After", "Date"))
+        until, now = (parsedate_to_datetime(str(headers.get(name))) for name in ("Retry-After", "Date"))
         return max(0, (until - now).total_seconds())
-    except ValueError:
+    except (OverflowError, TypeError, ValueError):
         return 0
 
 
@@ -345,7 +344,8 @@ class Response:
     """One HTTP answer, whole, and the parameters that it answers."""
 
     def __init__(self, url: str, status: int, headers: "Any", body: bytes, sent: "Optional[Json]" = None) -> None:
-        self.url, self.status, self.headers, self.body, self.sent = url.split("?")[0], status, headers, body, sent or {}
+        self.url, self.status, self.headers = visible(url.split("?")[0]), status, headers
+        self.body, self.sent = body, sent or {}
 
     def members(self) -> "Optional[Json]":
         """The body as a form (GitHub) or a JSON object, whatever its Content-Type; None if it is neither."""
@@ -1189,7 +1189,7 @@ class Listener:
             return 405 if match else 400, None, "a request that was no GET"
         path, _, query = match.group(2).partition("?")
         try:
-            headers = unique(re.findall(r"\n(host|sec-fetch-mode):[ \t]*([^\r\n]*)", head.lower()))
+            headers = unique(re.findall(r"\n(host|sec-fetch-mode):[ \t]*(.*?)[ \t]*(?=\r|\n|\Z)", head.lower()))
             if headers.get("host") not in self.hosts:  # DNS rebinding
                 return 400, None, f"a request for host {visible(headers.get('host'), 80)}"
             if path != self.path:  # favicon.ico and the like
@@ -1228,20 +1228,23 @@ class NotOffered(AuthError):
     """The flow cannot be had here: the next one may."""
 
 
-def read_input(path: str, what: str) -> bytes:
-    """All of a file, "-" for stdin."""
+def read_input(path: str, what: str, limit: int = -1) -> bytes:
+    """What is in a file, up to so many bytes; "-" stands for stdin."""
     try:
         if path == "-":
-            return sys.stdin.buffer.read()
+            return sys.stdin.buffer.read(limit)
         with open(path, "rb") as file:
-            return file.read()
+            return file.read(limit)
     except (AttributeError, OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or "it is closed"
         raise UsageError(f"{what} cannot be read from {visible(path)}: {why}; name another file") from None
 
 
 def read_text(path: str, what: str) -> str:
-    return read_input(path, what).decode("utf-8", "surrogateescape").strip()  # what is no text will be refused
+    try:
+        return read_input(path, what, BODY_LIMIT).decode("utf-8").strip()
+    except UnicodeDecodeError:
+        raise UsageError(f"{what} cannot be read from {visible(path)}: it is not text; name another file") from None
 
 
 def checked(settings: "Json") -> "Json":
@@ -1759,9 +1762,9 @@ class TokenFile:
 
     def read(self) -> "Optional[Json]":
         """The profile, None if there is none; UsageError names a file that cannot be used."""
-        data = self.read_bytes()
-        if data is None or data == self.seen[0]:  # a program asks often, and mostly nothing has changed
-            return self.seen[1] if data is not None else None
+        data, (known, kept) = self.read_bytes(), self.seen  # in one go: other threads read too
+        if data is None or data == known:  # a program asks often, and mostly nothing has changed
+            return kept if data is not None else None
         try:
             record, why = parse_json(data, 41), ""  # an answer stands one level deeper in it
         except ValueError as error:
@@ -1776,8 +1779,9 @@ class TokenFile:
         if not fits_ or not all(isinstance(value, kinds.get(name, str)) and (
                 kinds.get(name) is not list or words(value) == value) for name, value in record["settings"].items()):
             raise self.unusable("it is not one of cliauth's")
-        self.seen = data, {**NEW, **record}
-        return self.seen[1]
+        record = {**NEW, **record}
+        self.seen = data, record
+        return record
 
     @contextmanager
     def writing(self) -> "Iterator[None]":

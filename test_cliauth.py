@@ -689,6 +689,32 @@ class TestHTTP:
             words = fails(Unreachable, self.send, "http://%s/" % place, timeout=0.1)
             assert re.search("no whole answer|timed out", words) and time.monotonic() - started < 1.5
 
+    def test_an_endless_body_is_read_no_further_than_the_limit(self):
+        with talker(OK + b"\r\n" + b"x" * (cliauth.BODY_LIMIT + (1 << 15)), 3.0) as place:
+            assert "answered more than" in fails(InvalidResponse, self.send, "http://%s/" % place, timeout=1)
+
+    def test_what_broke_an_exchange_is_not_held_by_its_own_error(self):
+        import gc
+        import weakref
+
+        class Socket:
+            """What the traceback of the error leads to."""
+
+        left = []
+
+        def work():
+            socket = Socket()
+            left.append(weakref.ref(socket))
+            raise OSError("broken")
+
+        gc.disable()
+        try:
+            with contextlib.suppress(OSError):
+                cliauth.Background(work).result(5)
+            assert left[0]() is None
+        finally:
+            gc.enable()
+
     @table("answer, kind, message", [
         (OK + b"Content-Length: 10\r\n\r\nab", Unreachable, "the answer of http://%s/x was cut short; try again"),
         (OK + b"Content-Length: " + b"9" * 20 + b"\r\n\r\nab", Unreachable, "the answer of http://%s/x was cut short"),
@@ -1059,6 +1085,11 @@ class TestLoopback:
             params, page = visit(listener, TRUE.replace("/callback?code=MARK", target + "?x=0&code=a%20b"), which)
             assert params == {"x": "0", "code": "a b", "state": "ours"} and page.startswith("HTTP/1.1 200 OK\r\n")
 
+    def test_blanks_around_a_header_are_no_part_of_it(self):  # RFC 9110 §5.5
+        with listening() as listener:
+            head = TRUE.replace("Host: {host}", "Host:{host} \t\r\nSec-Fetch-Mode:\tnavigate ")
+            assert visit(listener, head)[0] == {"code": "MARK", "state": "ours"}
+
     def test_a_parameter_that_nobody_needs_may_be_in_any_encoding(self):
         with listening() as listener:
             params = visit(listener, TRUE.replace("&state", "&who=Ren%E9&state"))[0]
@@ -1067,13 +1098,14 @@ class TestLoopback:
     @table("status, ignored, changes", [  # the answer, what is remembered, what is changed in the true request
         (405, "a request that was no GET", [("GET", "POST"), ("GET", "HEAD"), ("GET", "OPTIONS")]),
         (400, "a request that was no GET", [("GET ", "GET http://{host}"), ("GET", "get"), ("MARK", "\0"),
-                                            ("MARK", "\xe9"), (" HTTP/1.1", ""), (TRUE, "PRI * HTTP/2.0\r\n\r\n")]),
+                                            ("MARK", "\xe9"), (" HTTP/1.1", ""), ("HTTP/1.1", "HTTP/1.1x"),
+                                            (TRUE, "PRI * HTTP/2.0\r\n\r\n")]),
         (None, "a request that was no GET", [(TRUE, "GET /" + "x" * 70000)]),  # an answer may get lost
         (400, "a request for host evil\\x1b.example", [
             ("{host}", "evil\x1b.example"), (TRUE, "GET / HTTP/1.1\r\nHost: evil\x1b.example\r\n\r\n")]),
         (400, ..., [("{host}", host) for host in ("{host}.evil.example", "{host}0", "evil.x:{host}", "me@{host}")]),
         (400, "a request for host 127.0.0.1", [("{host}", "127.0.0.1")]),
-        (400, "a request for host None", [("Host: {host}\r\n", "")]),
+        (400, "a request for host None", [("Host: {host}\r\n", ""), ("Host", "X-Forwarded-Host")]),
         (400, "a request in which a name comes twice", [("\r\n\r\n", "\r\nhost: evil.example\r\n\r\n")]),
         (404, None, [("/callback?code=MARK&state=ours", "/favicon.ico"),
                      (TRUE, "GET /favicon.ico HTTP/1.1\r\nSec-Fetch-Mode: no-cors\r\nHost: {host}\r\n\r\n")] + [
@@ -2042,6 +2074,13 @@ class TestTokenFile:
         signed_in.refresh()
         written = ["answer", "replace", "folder"]  # the refresh token first, and once it was checked the rest
         assert story == ["room", "request"] + written + written
+
+    def test_a_full_disk_is_found_before_a_browser_opens_and_before_anything_is_revoked(
+            self, server, signed_in, monkeypatch):
+        monkeypatch.setattr(os, "write", lambda *_: refusing(errno.ENOSPC)())
+        client = client_of(server)
+        assert failure(client.login, "browser")[0] == failure(signed_in.logout)[0] == 2
+        assert client.terminal.opened == [] and not server.requests
 
     @pytest.mark.parametrize("number, spent", [
         (errno.ENOSPC, False), (errno.EDQUOT, False), (errno.EIO, False), (errno.EINVAL, True)])
@@ -3182,16 +3221,40 @@ def person(server, monkeypatch):
 class TestCommandLine:
     """Results on stdout and nothing else, every word for a person on stderr, and an exit code that says which."""
 
+    def test_files_are_named_from_anywhere(self):
+        args = cliauth.build_parser().parse_args(["login", "--ca-file", "roots.pem"])
+        assert cliauth.client_of(args).options["ca_file"] == os.path.abspath("roots.pem")
+
+    @pytest.mark.parametrize("option", ["--client-secret-file", "--client-assertion-file"])
+    def test_a_file_that_is_no_text_is_never_sent(self, server, cli, tmp_path, option):
+        (tmp_path / "key").write_bytes(b"\xff\xfeS3CRET")
+        said = "%s cannot be read from %s: it is not text; name another file\n" % (option, tmp_path / "key")
+        login = ["login", "--flow", "client-credentials", "--issuer", server.issuer, "--client-id", "x"]
+        assert cli(*login, option, str(tmp_path / "key")) == (2, "", "cliauth: " + said) and not server.asked("/token")
+
+    def test_a_secret_is_read_no_further_than_the_limit(self, monkeypatch, tmp_path):
+        monkeypatch.setattr(cliauth, "BODY_LIMIT", 4)
+        (tmp_path / "key").write_text("abcdefgh")
+        assert cliauth.read_text(str(tmp_path / "key"), "it") == "abcd"
+
+    def test_help_is_as_wide_as_the_terminal(self, cli, monkeypatch):
+        widths = []
+        for columns in ("60", "200"):
+            monkeypatch.setenv("COLUMNS", columns)
+            widths.append(max(map(len, cli("login", "--help")[1].split("\n"))))
+        assert widths[0] < 100 < widths[1]
+
     def test_a_login_is_silent_on_stdout_and_later_commands_need_no_options(self, server, cli, person):
         options = ["--issuer", server.issuer, "--client-id", "demo", "--scope", "openid", "--param", "prompt=login"]
         code, out, err = cli("login", "--timeout", "10", *options)
         assert (code, out) == (0, "") and "\nSigned in as ada@example.com at " + server.issuer in err
         code, out, err = cli("token")
         assert (code, err) == (0, "") and re.match(r"[\w-]{22}\n\Z", out)
-        code, out, err = cli("login", "--timeout", "10", "-q", "--json")
+        code, out, err = cli("login", "--timeout", "10", "-q", "--json", "--param", "a=b=c")
         assert (code, out) == (0, cli("status", "--json")[1]) and re.match(
             r"To sign in, open this address:\n\n    http\S+\n\n\Z", err)
-        assert [sent["prompt"] for sent in server.asked("/authorization")] == ["login", "login"]
+        assert [(sent["prompt"], sent.get("a")) for sent in server.asked("/authorization")] == [
+            ("login", None), ("login", "b=c")]
 
     def test_token_in_every_format(self, server, clock, signed_in, cli, monkeypatch):
         token = held(signed_in)["token"]
@@ -3634,8 +3697,9 @@ class TestCosts:
     @pytest.mark.parametrize("commands, too", [
         (["token"], set()),
         (["token --min-ttl 60", "token --format header", "token --format json", "token --format kubectl",
-          "token --format git get", "status", "status --json", "list", "list --json", "--version", "--help",
-          "login --help"], {"argparse", "shutil", "signal"})])
+          "token --format git get", "status", "status --json", "list", "list --json", "--version"],
+         {"argparse", "shutil", "signal"}),
+        (["token -q", "--help", "login --help"], {"argparse", "dataclasses", "shutil", "signal"})])  # from 3.14 on
     def test_what_is_on_the_disk_is_printed_without_the_heavy_modules(self, signed_in, commands, too):
         code = ("import sys; sys.path.insert(0, %r); import cliauth\nfor line in %r:\n    sys.stdin.seek(0)\n    try:\n"
                 "        assert not cliauth.main(line.split()), line\n    except SystemExit as end:\n"

@@ -98,13 +98,13 @@ def comparisons(setting):
     yield Comparison(f"installed `cliauth token`, {PROFILES:,} profiles", 1.1, [many], once.name, "× with 1")
 
 
-def sample(setting, commands, rounds):
+def sample(measure, commands, rounds):
     """Seconds, seconds of CPU, and MiB of each command by its name."""
     samples = {command.name: [] for command in commands}
     for _ in range(rounds):
         for command in random.sample(commands, len(commands)):
-            samples[command.name].append(setting.time(command))
-    return {name: tuple(zip(*figures, strict=True)) for name, figures in samples.items()}
+            samples[command.name] += measure(command)
+    return {name: tuple(zip(*figures, strict=True)) for name, figures in samples.items() if len(figures) > 1}
 
 
 # ---- The rows ----------------------------------------------------------------------------------------------
@@ -269,6 +269,8 @@ def main():
     parser.add_argument("--quick", action="store_true", help="three rounds, no peers: only whether it works")
     parser.add_argument("--markdown", action="store_true", help="the tables alone, as the README has them")
     args = parser.parse_args()
+    if args.rounds < 25:
+        parser.error("--rounds: a median wants 25 or more")
     rounds, broken = 3 if args.quick else args.rounds, []
     for name in [name for name in os.environ if name.startswith("PYTHON")]:
         del os.environ[name]  # PYTHONDONTWRITEBYTECODE, for one, would change what is measured
@@ -284,12 +286,15 @@ def main():
         setting.run(command)
         yield command
 
-    tools = environment("tools", sys.executable, HERE / "requirements.txt", "trustme")
+    def timing(command):
+        yield setting.time(command)
+
+    tools = environment("tools", sys.executable, HERE / "requirements.txt", "flit_core", "trustme")
     python = environment("cliauth", args.python)
-    with contextlib.suppress(subprocess.CalledProcessError):  # older ones write scripts that import re
+    with contextlib.suppress(RuntimeError):  # older ones write scripts that import re
         pip(python, "install", "--upgrade", "pip")
     with tempfile.TemporaryDirectory() as folder:
-        pip(tools, "wheel", "--no-deps", "-w", folder, HERE.parent)
+        pip(tools, "wheel", "--no-deps", "--no-build-isolation", "-w", folder, HERE.parent)
         pip(python, "install", "--no-deps", "--force-reinstall", *Path(folder).glob("*.whl"))
         provider = Provider(tools, Path(folder))
         setting = Setting(Path(folder), python, provider, PROFILES)
@@ -298,7 +303,8 @@ def main():
             each.commands[:] = [works for command in each.commands for works in attempt(working, command)]
         others = [] if args.quick else list(peers.programs(setting))
         own = [command for each in compared for command in each.commands]
-        samples = sample(setting, floors(setting) + own + [command for command, *_ in others], rounds)
+        commands = floors(setting) + own + [command for command, *_ in others]
+        samples = sample(lambda command: attempt(timing, command), commands, rounds)
         rows = [row for each in compared if each.commands for row in attempt(comparison, each, samples)]
         rows += attempt(memory, [each for each in own if each.says in (setting.token, ACCOUNT)], samples)
         for work in (module, callback, device, wire, crowd, listing):
@@ -314,4 +320,7 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except RuntimeError as error:
+        sys.exit(f"nothing can be measured here: {error}")

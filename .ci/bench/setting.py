@@ -44,7 +44,10 @@ class Command(NamedTuple):
 
 def execute(*argv, **options):
     """Runs something that is not measured."""
-    return subprocess.run(argv, check=True, capture_output=True, text=True, **options).stdout
+    result = subprocess.run(argv, capture_output=True, text=True, **options)
+    if result.returncode:
+        raise RuntimeError(f"{argv[0]}: {(result.stderr or result.stdout).strip()[-300:]}")
+    return result.stdout
 
 
 def pip(python, command, *arguments):
@@ -90,8 +93,8 @@ class Provider:
 
     def requests(self):
         """What programs have asked since the last look; what browsers and the benchmark ask is left out."""
-        programs = re.compile("/(token|par|device_authorization|.*well-known.*)")
-        return [each for each in json.loads(self.get("/requests")[1]) if programs.fullmatch(each["path"])]
+        others = re.compile("/(authorization|decision|device|hold|release|requests)")
+        return [each for each in json.loads(self.get("/requests")[1]) if not others.fullmatch(each["path"])]
 
 
 class Setting:
@@ -100,6 +103,8 @@ class Setting:
 
     def __init__(self, folder, python, provider, profiles):
         self.folder, self.python, self.provider = folder, python, provider
+        spawns = "posix_spawn" in execute(python, "-c", "import os; print(dir(os))")  # since 3.8
+        self.stopwatch = python if spawns else sys.executable  # smaller than F, so that F's peak is F's own
         self.installed, self.script = [str(Path(python).with_name("cliauth"))], [python, "cliauth.py"]
         shutil.copy(HERE.parent.parent / "cliauth.py", folder)
         self.login("--issuer", provider.issuer)
@@ -131,7 +136,7 @@ class Setting:
 
     def time(self, command):
         """Seconds, seconds of CPU, and MiB at the peak."""
-        stopwatch = [sys.executable, "-I", "-S", "-c", STOPWATCH]
+        stopwatch = [self.stopwatch, "-I", "-S", "-c", STOPWATCH]
         seconds, busy, peak, status = self.run(command._replace(says=""), stopwatch).split()
         if status != "0":
             raise RuntimeError(f"{command.name}: ended with status {status}")

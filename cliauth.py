@@ -2027,7 +2027,7 @@ def harmless(value: "Any") -> "Any":
 
 
 def described(profile: str, record: "Json") -> "Json":
-    """What `status --json` prints, but for the members that only it reads."""
+    """What `status --json` prints but for claims and extra, of which a list makes no use."""
     token, settings, end = record["token"], record["settings"], number(record["expires_at"])
     claims = claims_of(token)
     issuer = record["metadata"].get("issuer") or settings.get("issuer")
@@ -2107,14 +2107,14 @@ class Client:
             self.profile = self.profile or visible(re.sub(r"\.json\Z", "", os.path.basename(self.path)))
         elif not self.profile:
             named, current = overlay(presets(), self.named()), current_profile()
-            somewhere, file = any(named.get(name) for name in PLACES), TokenFile(profile_path(current or "none"))
+            somewhere, file = any(named.get(name) for name in PLACES), current and TokenFile(profile_path(current))
             try:
-                record = file.read() if current else None
+                record = file.read() if file else None
             except UsageError:
                 if not somewhere:
                     raise
                 record = None
-            if record and belongs(record["settings"], named):
+            if file and record and belongs(record["settings"], named):
                 self.profile, self.file = current, file
                 return file
             if not somewhere:
@@ -2827,62 +2827,58 @@ def duration(text: str) -> float:
     return value
 
 
-def flag(name: str, help_: str) -> "Tuple[str, Json]":
-    return name, {"action": "store_true", "help": help_}
+REPEATED, JSON = {"action": "append"}, ("--json", "", "print the facts as JSON")
+SIGN_IN = ("--login", "", "sign in first where that is needed")
+ENDPOINTS = [("--" + name.replace("_", "-"), "URL", "beats discovery, or stands in for it") for name in SERVER[2:]]
 
-
-JSON, SIGN_IN = flag("--json", "print the facts as JSON"), flag("--login", "sign in first where that is needed")
-ENDPOINTS = [(f"--{name.replace('_', '-')}", {"metavar": "URL", "help": "beats discovery, or stands in for it"})
-             for name in SERVER[2:]]
-
-# The commands: what does the work, one line of help, an example, and the options as argparse takes them.
-COMMANDS: "Dict[str, Tuple[Callable[..., Optional[int]], str, str, List[Tuple[str, Json]]]]" = {
+# The commands: what does the work, one line of help, an example, and the options: name, argument ("" for a flag), help,
+# and what else argparse is told of them.
+COMMANDS: "Dict[str, Tuple[Callable[..., Optional[int]], str, str, List[Tuple[Any, ...]]]]" = {
     "login": (command_login, "sign in, and keep the tokens and settings", "login --issuer https://id.example.com "
               "--client-id my-cli --scope 'openid offline_access'", [
-        ("--issuer", {"metavar": "URL", "help": "the provider, found by discovery"}),
-        ("--provider", {"metavar": "NAME", "help": "a provider without usable discovery: " + ", ".join(PROVIDERS)}),
-        ("--client-id", {"metavar": "ID", "help": "as registered at the provider"}),
-        ("--client-secret-file", {"metavar": "FILE", "help": "its secret, - for stdin; or CLIAUTH_CLIENT_SECRET"}),
-        ("--client-auth", {"choices": ("none", "post", "basic"), "help": "how the secret is sent"}),
-        ("--client-assertion-file", {"metavar": "FILE", "help": "a JWT instead of a secret, read afresh each time"}),
-        ("--scope", {"metavar": "'A B'", "help": "such as 'openid offline_access' (default: openid, where listed)"}),
-        ("--audience", {"metavar": "A", "help": "the API that it is for, where the provider asks"}),
-        ("--param", {"metavar": "NAME=VALUE", "action": "append", "help": "one more for the sign-in; repeatable"}),
-        ("--resource", {"metavar": "URI", "action": "append", "help": "the API that it is for; repeatable"}),
+        ("--issuer", "URL", "the provider, found by discovery"),
+        ("--provider", "NAME", "a provider without usable discovery: " + ", ".join(PROVIDERS)),
+        ("--client-id", "ID", "as registered at the provider"),
+        ("--client-secret-file", "FILE", "its secret, - for stdin; or CLIAUTH_CLIENT_SECRET"),
+        ("--client-auth", None, "how the secret is sent", {"choices": ("none", "post", "basic")}),
+        ("--client-assertion-file", "FILE", "a JWT instead of a secret, read afresh each time"),
+        ("--scope", "'A B'", "such as 'openid offline_access' (default: openid, where listed)"),
+        ("--audience", "A", "the API that it is for, where the provider asks"),
+        ("--param", "NAME=VALUE", "one more for the sign-in; repeatable", REPEATED),
+        ("--resource", "URI", "the API that it is for; repeatable", REPEATED),
         *ENDPOINTS,
-        ("--flow", {"choices": ("auto", "browser", "device", "paste", "client-credentials"), "default": "auto",
-                    "help": "how to sign in (default: auto, which says what it chose)"}),
-        flag("--device", "the same as --flow device"),
-        flag("--no-browser", "print the address, open nothing, still listen"),
-        flag("--no-pkce", "for a server that refuses PKCE; needs a client secret"),
-        ("--redirect-uri", {"metavar": "URI", "action": "append", "help": "as registered; repeatable, tried in order; "
-                            f"port 0 is any free one (default: {REDIRECT_URIS[0]})"}),
-        ("--timeout", {"metavar": "S", "type": duration, "default": LOGIN_TIMEOUT, "help": "seconds (default: 300)"}),
-        ("--ca-file", {"metavar": "FILE", "help": "the certificates to trust, PEM"}),
-        ("--client-cert", {"metavar": "FILE", "help": "a client certificate for mutual TLS, PEM"}),
-        ("--client-key", {"metavar": "FILE", "help": "its key, where that is another file"}), JSON]),
+        ("--flow", None, "how to sign in (default: auto, which says what it chose)", {
+            "choices": ("auto", "browser", "device", "paste", "client-credentials"), "default": "auto"}),
+        ("--device", "", "the same as --flow device"),
+        ("--no-browser", "", "print the address, open nothing, still listen"),
+        ("--no-pkce", "", "for a server that refuses PKCE; needs a client secret"),
+        ("--redirect-uri", "URI", "as registered; repeatable, tried in order; port 0 is any free one (default: "
+         f"{REDIRECT_URIS[0]})", REPEATED),
+        ("--timeout", "S", "seconds (default: 300)", {"type": duration, "default": LOGIN_TIMEOUT}),
+        ("--ca-file", "FILE", "the certificates to trust, PEM"),
+        ("--client-cert", "FILE", "a client certificate for mutual TLS, PEM"),
+        ("--client-key", "FILE", "its key, where that is another file"), JSON]),
     "token": (command_token, "print an access token that is valid now", "token --format header | curl -H @- URL", [
-        ("operation", {"nargs": "?", "help": "with --format git: get, store or erase"}),
-        ("--format", {"choices": ("token", "header", "json", "kubectl", "git"), "default": "token"}),
-        flag("--id-token", "the ID token instead"),
-        ("--min-ttl", {"metavar": "S", "type": duration, "default": 60, "help": "seconds still to live (default: 60)"}),
-        SIGN_IN]),
+        ("operation", None, "with --format git: get, store or erase", {"nargs": "?"}),
+        ("--format", None, None, {"choices": ("token", "header", "json", "kubectl", "git"), "default": "token"}),
+        ("--id-token", "", "the ID token instead"),
+        ("--min-ttl", "S", "seconds still to live (default: 60)", {"type": duration, "default": 60}), SIGN_IN]),
     "status": (command_status, "who is signed in, where, until when", "status --json", [JSON]),
     "userinfo": (command_userinfo, "what the provider says of you", "userinfo", [SIGN_IN]),
     "request": (command_request, "call an API with the token", "request https://api.example.com/me", [
-        ("url", {"nargs": "+", "metavar": "[METHOD] URL", "help": "GET, or with -d POST, unless a method is named"}),
-        ("-d", {"dest": "data", "metavar": "DATA", "help": "the body: a text, @FILE, or @- for stdin"}),
-        ("-H", {"dest": "header", "metavar": "'Name: value'", "action": "append", "default": [], "help": "repeatable"}),
-        ("-i", {"dest": "include", "action": "store_true", "help": "print the response's headers too"}), SIGN_IN]),
+        ("url", "[METHOD] URL", "GET, or with -d POST, unless a method is named", {"nargs": "+"}),
+        ("-d", "DATA", "the body: a text, @FILE, or @- for stdin", {"dest": "data"}),
+        ("-H", "'Name: value'", "repeatable", {"dest": "header", "action": "append", "default": []}),
+        ("-i", "", "print the response's headers too", {"dest": "include"}), SIGN_IN]),
     "refresh": (command_refresh, "get new tokens now", "refresh", [JSON]),
     "logout": (command_logout, "revoke the tokens and delete them", "logout --forget", [
-        flag("--forget", "remove the settings too"), flag("--all", "every profile"),
-        flag("--browser", "end the browser's session at the provider too")]),
+        ("--forget", "", "remove the settings too"), ("--all", "", "every profile"),
+        ("--browser", "", "end the browser's session at the provider too")]),
     "list": (command_list, "the profiles, the current one marked", "list", [JSON]),
     "switch": (command_switch, "make another profile the current one", "switch acme", [
-        ("name", {"metavar": "NAME", "help": "as `list` prints it"})]),
+        ("name", "NAME", "as `list` prints it")]),
     "demo": (command_demo, "see a whole sign-in: no account, no network", "demo --yes", [
-        flag("--device", "the device flow"), flag("--yes", "play the person too")]),
+        ("--device", "", "the device flow"), ("--yes", "", "play the person too")]),
 }
 
 
@@ -2911,9 +2907,10 @@ def add_commands(subparsers: "Any", client: "Optional[Client]" = None,
         work, about, example, options = COMMANDS[name]
         parser = subparsers.add_parser(name, help=about, description=about[0].upper() + about[1:] + ".",
                                        epilog=f"example: {COMMAND} {example}", **keywords)
-        for option, details in options:
+        for option, metavar, help_, *more in options:
+            details = dict({"action": "store_true"} if metavar == "" else {"metavar": metavar}, **(more or [{}])[0])
             if not client or option[2:].replace("-", "_") not in OPTIONS + ("client_secret_file", "no_pkce"):
-                parser.add_argument(option, **details)
+                parser.add_argument(option, help=help_, **details)
         parser.set_defaults(func=lambda args, work=work: guarded(lambda: work(client or client_of(args), args)))
 
 

@@ -792,21 +792,24 @@ class Http:
             director.add_handler(request.ProxyHandler({scheme: proxy} if proxy else {}))
         return director
 
-    def open(self, method: str, url: str, body: "Optional[bytes]" = None, headers: "Optional[Dict[str, str]]" = None,
-             timeout: float = HTTP_TIMEOUT, names: str = "", read: "Callable[[Any], Any]" = lambda raw: raw) -> "Any":
+    def open(self, method: str, url: str, body: "Union[bytes, Json, None]" = None, headers: "Optional[Json]" = None,
+             timeout: float = HTTP_TIMEOUT, read: "Callable[[Any], Any]" = lambda raw: raw) -> "Any":
         """The http.client.HTTPResponse of whatever status, its body left to `read`; Unreachable or InvalidResponse
-        if there is none within `timeout` seconds."""
+        if there is none within `timeout` seconds. The body sent is bytes, or the parameters of a form."""
         from urllib.request import Request
         opener = self.opener(*split_url(url, "the address of a request")[:2])
-        started, place = time.monotonic(), visible(url.split("?")[0])
-        self.trace(f"> {method} {place}, {len(body or b'')} bytes{names}")
+        started, place, names = time.monotonic(), visible(url.split("?")[0]), ""
+        if isinstance(body, dict):
+            names = visible(", ".join(name for name, value in body.items() if value))
+            body = encode_form(body).encode()
+        self.trace(f"> {method} {place}, {len(body or b'')} bytes{names and ': ' + names}")
         with exchange_with(url):  # what stands in brackets may be no IPv6 address
             request = Request(url, body, {"Accept": "application/json", **(headers or {})}, method=method)
             raw = Background(lambda: read(opener.open(request, timeout=timeout))).result(timeout)
         self.trace(f"< {raw.status} from {place} after {time.monotonic() - started:.3f} s")
         return raw
 
-    def send(self, method: str, url: str, form: "Optional[Json]" = None, headers: "Optional[Dict[str, str]]" = None,
+    def send(self, method: str, url: str, form: "Optional[Json]" = None, headers: "Optional[Json]" = None,
              timeout: float = HTTP_TIMEOUT) -> Response:
         """One exchange, whole and once, within `timeout` seconds."""
         data, room = bytearray(), bytearray(1 << 14)  # read(n) takes whatever comes in a chunk of -1 bytes
@@ -819,9 +822,7 @@ class Http:
                         break
                 return raw
 
-        body = encode_form(form).encode() if form is not None else None
-        names = visible(", ".join(name for name, value in (form or {}).items() if value))
-        raw = self.open(method, url, body, headers, timeout, names and ": " + names, whole)
+        raw = self.open(method, url, form, headers, timeout, whole)
         bearer = (headers or {}).get("Authorization", "").partition(" ")[2]
         answer = Response(url, raw.status, raw.headers, bytes(data), {
             "client_secret": self.settings.get("client_secret"), "access_token": bearer, **(form or {})})

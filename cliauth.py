@@ -33,11 +33,35 @@ SHALL THE AUTHOR BE LIABLE FOR ANY SPECIAL, DIRECT, INDIRECT, OR CONSEQUENTIAL D
 RESULTING FROM LOSS OF USE, DATA OR PROFITS, WHETHER IN AN ACTION OF CONTRACT, NEGLIGENCE OR OTHER TORTIOUS ACTION,
 ARISING OUT OF OR IN CONNECTION WITH THE USE OR PERFORMANCE OF THIS SOFTWARE.
 """
-import json
 import os
-import re
 import sys
 import time
+
+
+def bad_import(error: Exception) -> str:
+    """What to do where Python's own modules cannot be had, or are not its own; "" if nothing points to that."""
+    own, trace = os.path.dirname(os.__file__), error.__traceback__
+    known = getattr(sys, "stdlib_module_names", None) or [name.split(".")[0] for name in os.listdir(own)]  # 3.10
+    files = [str(getattr(error, "filename", ""))] + [
+        str(getattr(module, "__file__", "")) for name, module in list(sys.modules.items()) if "." not in name]
+    while trace:  # a module that failed is among those no more
+        files.append(trace.tb_frame.f_code.co_filename)
+        trace = trace.tb_next
+    for file in files:
+        if file.endswith(".py") and os.path.basename(file)[:-3] in known and not file.startswith(own):
+            return f"{ascii(file)} hides Python's own module of that name; rename it"
+    lacking = next((each.name for each in (error, error.__context__) if isinstance(each, ImportError)), "")
+    return f"this Python lacks the module {lacking}; install all of it (Debian: apt install python3)" if lacking else ""
+
+
+try:
+    import json
+    import re
+except Exception as error:  # Debian's python3-minimal, or a json.py beside this file
+    if __name__ != "__main__":
+        raise
+    sys.stderr.write(f"cliauth: {bad_import(error) or error}\n")
+    sys.exit(2)
 
 TYPE_CHECKING = False  # a type checker takes it for true; importing typing would cost 2 ms or more at every start
 if TYPE_CHECKING:
@@ -739,6 +763,8 @@ def exchange_with(url: str) -> "Iterator[None]":
         text = visible(getattr(reason, "verify_message", 0) or getattr(reason, "strerror", 0) or reason or type(reason))
         if "ertificate" in repr(reason):
             helps = ("check this machine's clock" if "expired" in text or "not yet valid" in text else
+                     "Python 3.13 and newer insist on that; ask the CA's administrator for certificates by RFC 5280"
+                     if re.search("marked critical|Key Identifier|key usage ext", text) else
                      "check the address" if "match" in text or "not valid for" in text else
                      "if your network inspects TLS, name its CA with --ca-file or SSL_CERT_FILE")
             raise Unreachable(f"the certificate of {host} cannot be trusted: {text}; {helps}") from None
@@ -840,15 +866,11 @@ class Http:
 TEXT_BROWSERS = ("lynx", "w3m", "links", "links2", "elinks", "browsh", "carbonyl", "www-browser")
 OPENERS = ("xdg-open", "x-www-browser", "firefox", "google-chrome", "chromium", "chromium-browser", "microsoft-edge",
            "brave-browser", "epiphany", "konqueror")
-CI_VARIABLES = ("CI", "GITHUB_ACTIONS", "GITLAB_CI", "TF_BUILD", "JENKINS_URL", "BUILDKITE", "TEAMCITY_VERSION")
+CI_VARIABLES = ("CI", "GITHUB_ACTIONS", "GITLAB_CI", "TF_BUILD", "JENKINS_URL", "BUILDKITE", "TEAMCITY_VERSION",
+                "CODEBUILD_BUILD_ARN")
 CLOUD_VARIABLES = ("CODESPACES", "GITPOD_WORKSPACE_URL", "CLOUD_SHELL")
+DISPLAYS = ("DISPLAY", "WAYLAND_DISPLAY", "TERMUX_VERSION")  # the last is an Android phone
 TELLING_FILES = ("/.dockerenv", "/run/.containerenv", "/proc/version")
-
-
-def nobody_there(environ: "Any") -> str:
-    """The variable that says that this is a CI job, "" if none does."""
-    no = ("", "0", "false", "no", "off")
-    return next((name for name in CI_VARIABLES if environ.get(name, "").lower() not in no), "")
 
 
 def own_browser(entries: str, windows: bool, which: "Callable[[str], Optional[str]]") -> "List[str]":
@@ -859,7 +881,9 @@ def own_browser(entries: str, windows: bool, which: "Callable[[str], Optional[st
             argv = [entry] if which(entry) else shlex.split(entry, posix=not windows)
         except ValueError:
             continue
-        if argv and os.path.basename(argv[0]) not in TEXT_BROWSERS and which(argv[0]):
+        found = which(argv[0]) if argv else ""
+        batch = windows and found and found.lower().endswith((".bat", ".cmd"))  # cmd.exe runs what follows an &
+        if found and not batch and os.path.basename(argv[0]) not in TEXT_BROWSERS:
             return argv
     return []
 
@@ -870,26 +894,46 @@ def find_browser(environ: "Any", platform: str, files: "Dict[str, str]",
 
     Pure: the environment, sys.platform, the text of those of TELLING_FILES that exist, and shutil.which come in.
     """
-    chosen, windows = environ.get("BROWSER", ""), platform == "win32"
+    windows = platform == "win32"
     cloud = next((name for name in CLOUD_VARIABLES if environ.get(name)), "")
     container = "/.dockerenv" in files or "/run/.containerenv" in files
-    own = own_browser(chosen, windows, which)
-    if own and not (cloud and "/helpers/browser" in chosen):  # VS Code's helper forwards ports, the cloud's does not
+    wsl = not container and ("WSL_INTEROP" in environ or "microsoft" in files.get("/proc/version", "").lower())
+    ssh = environ.get("SSH_CONNECTION")  # SSH_TTY goes stale in tmux
+    own = own_browser(environ.get("BROWSER", ""), windows, which)
+    helper = own and "/helpers/browser" in own[0]  # VS Code's: it forwards ports to its desktop, not to a web page
+    desktop = not cloud and (wsl or environ.get("REMOTE_CONTAINERS") or ssh and not environ.get("SSH_TTY"))
+    if own and (desktop or not helper):
         return own, "BROWSER is set"
-    if cloud:
-        return [], f"{cloud} is set, so your browser is on another machine"
-    if environ.get("SSH_CONNECTION"):  # SSH_TTY goes stale in tmux
-        return [], "this is an SSH session, so your browser is on another machine"
-    if not container and ("WSL_INTEROP" in environ or "microsoft" in files.get("/proc/version", "").lower()):
-        for argv in (["wslview"], ["rundll32.exe", "url.dll,FileProtocolHandler"]):
-            if which(argv[0]):
-                return argv, "this is WSL"
-    if windows or platform == "darwin":
-        return ["rundll32", "url.dll,FileProtocolHandler"] if windows else ["/usr/bin/open"], "this is a desktop"
-    if not environ.get("DISPLAY") and not environ.get("WAYLAND_DISPLAY"):
+    where = (f"{cloud} is set" if cloud else "this is VS Code in a browser or through a tunnel" if helper else
+             "this is an SSH session" if ssh else "")
+    if where:
+        return [], f"{where}, so your browser is on another machine"
+    handler = "url.dll,FileProtocolHandler"
+    for argv in (["wslview"], ["rundll32.exe", handler], ["/mnt/c/Windows/System32/rundll32.exe", handler]):
+        if wsl and which(argv[0]):  # the last where PATH is without Windows's
+            return argv, "this is WSL"
+    if windows:  # by its whole path: the current folder would come first
+        return [environ.get("SystemRoot", r"C:\Windows") + r"\System32\rundll32.exe", handler], "this is a desktop"
+    if platform == "darwin":
+        return ["/usr/bin/open"], "this is a desktop"
+    if not any(environ.get(name) for name in DISPLAYS):
         return [], "this is a container" if container else "there is no display"
     found = [name for name in OPENERS if which(name)][:1]
     return found, "this is a desktop" if found else "no browser is installed"
+
+
+def choose_flows(environ: "Any", platform: str, files: "Dict[str, str]", which: "Callable[[str], Optional[str]]",
+                 terminal: bool, open_browser: bool = True) -> "Tuple[List[str], List[str], str]":
+    """The browser's command, the flows that `auto` tries, none where nobody can sign in; and the reason.
+
+    Pure, as find_browser is; terminal: whether somebody reads stderr. open_browser: not with --no-browser.
+    """
+    argv, reason = find_browser(environ, platform, files, which) if open_browser else ([], "--no-browser was given")
+    no = ("", "0", "false", "no", "off")
+    ci = next((name for name in CI_VARIABLES if environ.get(name, "").lower() not in no), "")
+    if ci or not argv and not terminal:
+        return argv, [], f"{ci} is set" if ci else f"{reason}, and stderr is no terminal"
+    return argv, ["browser"] * bool(argv or not open_browser) + ["device", "paste"], reason
 
 
 def give_up(stream: "Any") -> None:
@@ -961,14 +1005,15 @@ class Terminal:
             self.write("\r" + " " * self.shown + "\r")
             self.shown = 0
 
-    def browser(self) -> "Tuple[List[str], str]":
+    def surroundings(self, open_browser: bool = True) -> "Tuple[List[str], List[str], str]":
+        """What choose_flows says of this process."""
         from contextlib import suppress
         from shutil import which
         files = {}
         for path in TELLING_FILES:
             with suppress(OSError), open(path, encoding="utf-8", errors="replace") as file:
                 files[path] = file.read(500)
-        return find_browser(os.environ, sys.platform, files, which)
+        return choose_flows(os.environ, sys.platform, files, which, self.interactive(), open_browser)
 
     def open_browser(self, argv: "List[str]", url: str) -> None:
         """Starts the browser detached and leaves it to itself, without a shell, our output or our secrets."""
@@ -1439,10 +1484,9 @@ class SignIn:
         self.server, self.settings, self.terminal, self.keep = server, server.settings, terminal, keep
         import select  # before we wait: a Ctrl-C during an import can be lost, in a callback of importlib's own
         self.timeout, self.end, self.bare, self.select = timeout, time.monotonic() + timeout, "", select.select
-        self.argv, self.reason = terminal.browser() if open_browser else ([], "--no-browser was given")
+        self.argv, self.order, self.reason = terminal.surroundings(open_browser)
         self.redirect_uris = self.settings.get("redirect_uri") or REDIRECT_URIS
-        self.order = (["browser"] if self.argv or not open_browser else []) + ["device", "paste"]
-        if self.settings.pop("without_secret", ""):
+        if self.settings.pop("without_secret", "") and self.order:
             self.order, self.reason = ["device"], "the other flows need a client secret at this provider"
 
     def left(self) -> float:
@@ -1452,11 +1496,9 @@ class SignIn:
         """Signs in by the flow that was asked for; `auto` takes the first that can be had here and says which."""
         if flow == "auto" and self.settings.get("flow") == "client-credentials":
             flow = "client-credentials"
-        ci = nobody_there(os.environ)
-        if flow == "auto" and (ci or not (self.argv or self.terminal.interactive())):
-            reason = f"{ci} is set" if ci else f"{self.reason}, and stderr is no terminal"
-            raise LoginRequired(f"nobody can sign in here: {reason}; use --flow client-credentials, or ask for --flow "
-                                "device, paste or browser")
+        if flow == "auto" and not self.order:
+            raise LoginRequired(f"nobody can sign in here: {self.reason}; use --flow client-credentials, or ask for "
+                                "--flow device, paste or browser")
         flows = {"browser": lambda: self.authorize(self.listen(), self.argv), "device": self.device,
                  "paste": lambda: self.authorize(None, []), "client-credentials": self.client_credentials}
         if flow not in flows and flow != "auto":
@@ -1784,6 +1826,13 @@ class TokenFile:
         self.seen = data, record
         return record
 
+    def protection(self) -> str:
+        """What keeps others from the file, for a person."""
+        if os.name == "nt":
+            return "Windows protects it by the access list of its folder"
+        modes = [os.stat(path).st_mode & 0o777 for path in (self.path, self.folder) if os.path.exists(path)]
+        return "mode {:04o}, in a folder of mode {:04o}".format(*modes) if len(modes) == 2 else "not there yet"
+
     @contextmanager
     def writing(self) -> "Iterator[None]":
         try:
@@ -1890,21 +1939,33 @@ class TokenFile:
             save(dump_json(record))
 
 
+def whole(path: str, what: str) -> str:
+    """A path as it is; one that begins with "~" would make a folder of that name."""
+    if path.startswith("~"):
+        raise UsageError(f"{what} begins with ~, which is for a shell to replace; write the whole path")
+    return path
+
+
+def absolute(folder: str) -> bool:
+    """Whether a variable names a folder: not a relative one, and not "/", which containers make of no home."""
+    return os.path.isabs(folder) and bool(folder.strip("/"))
+
+
 def home() -> str:
-    """The folder of the token files; UsageError where there is none to be had. Never relative, never "~"."""
+    """The folder of the token files; UsageError where there is none to be had. Never relative, never "~", never "/"."""
     if os.environ.get("CLIAUTH_HOME"):
-        return os.path.abspath(os.environ["CLIAUTH_HOME"])
+        return os.path.abspath(whole(os.environ["CLIAUTH_HOME"], "CLIAUTH_HOME"))
     for name in ("APPDATA", "XDG_CONFIG_HOME") if os.name == "nt" else ("XDG_CONFIG_HOME",):
-        if os.path.isabs(os.environ.get(name, "")):
+        if absolute(os.environ.get(name, "")):
             return os.path.join(os.environ[name], APP)
     person = os.path.expanduser("~") if os.name == "nt" else os.environ.get("HOME", "")
-    if not os.path.isabs(person):
+    if not absolute(person):
         try:
             import pwd
             person = pwd.getpwuid(os.getuid()).pw_dir
         except (ImportError, KeyError):  # a random uid, as on OpenShift
             pass
-    if not os.path.isabs(person):
+    if not absolute(person):
         raise UsageError("there is no home folder to keep tokens in; set CLIAUTH_HOME or XDG_CONFIG_HOME to one")
     return os.path.join(person, ".config", APP)
 
@@ -2121,7 +2182,7 @@ class Client:
             if not somewhere:
                 raise self.nobody()
             self.profile = profile_name(with_provider(named))
-        self.file = TokenFile(self.path or profile_path(self.profile))
+        self.file = TokenFile(whole(self.path, "the token file's path") or profile_path(self.profile))
         return self.file
 
     def read(self) -> "Json":
@@ -2569,8 +2630,8 @@ class DemoServer:
         play = self.person
 
         class Played(Terminal):
-            def browser(self) -> "Tuple[List[str], str]":
-                return ["person"], "the demo plays the person"
+            def surroundings(self, open_browser: bool = True) -> "Tuple[List[str], List[str], str]":
+                return ["person"], ["browser", "device", "paste"], "the demo plays the person"
 
             def open_browser(self, argv: "List[str]", url: str) -> None:
                 Background(lambda: play(url))
@@ -2602,7 +2663,7 @@ def command_demo(client: Client, args: "argparse.Namespace") -> None:
     with DemoServer(tell=tell) as server, TemporaryDirectory() as folder:
         out(f"An authorization server runs at {server.issuer}; it knows one person, {server.user['name']}.\n")
         flow, terminal = "device" if args.device else "browser", client.terminal
-        if args.yes or not terminal.browser()[0] or nobody_there(os.environ):
+        if args.yes or "browser" not in terminal.surroundings()[1]:
             terminal = server.terminal(terminal.quiet, terminal.verbose)
         demo = Client(server.issuer, server.client_id, "openid email offline_access", terminal=terminal,
                       token_file=os.path.join(folder, "demo.json"))
@@ -2631,8 +2692,6 @@ def guarded(work: "Callable[[], Optional[int]]") -> int:
         return work() or 0
     except AuthError as error:
         code, text = error.exit_code, str(error)
-    except ImportError as error:  # python3-minimal
-        code, text = 2, f"this Python lacks the module {error.name}; install all of it (Debian: apt install python3)"
     except OSError as error:
         code, text = 4, f"{visible(error.filename or 'the system says')}: {error.strerror or error}; try again"
     except KeyboardInterrupt:
@@ -2640,7 +2699,9 @@ def guarded(work: "Callable[[], Optional[int]]") -> int:
     except Terminated:
         code, text = 143, "terminated"
     except Exception as error:  # a fault of ours; its text might hold a secret
-        code, text = 1, f"an unforeseen {type(error).__name__}; please report it, with what you typed"
+        wrong = bad_import(error)
+        code, text = (2, wrong) if wrong else (
+            1, f"an unforeseen {type(error).__name__}; please report it, with what you typed")
     Terminal().say("cliauth: " + text)
     return code
 
@@ -2694,6 +2755,8 @@ def command_token(client: Client, args: "argparse.Namespace") -> None:
 
 def command_status(client: Client, args: "argparse.Namespace") -> int:
     facts = client.status()
+    if client.file:
+        client.terminal.trace(f"token file {visible(client.file.path)}: {client.file.protection()}")
     if args.json:
         out_json(facts)
     elif not facts["signed_in"]:
@@ -2777,7 +2840,7 @@ def sign_out(client: Client, forget: bool, browser: bool) -> None:
         address = with_query(address, {"client_id": server.settings.get("client_id")})
         split_url(address, "the address to open")
         client.terminal.say(f"To sign out in the browser too, open this address:\n\n    {address}\n")
-        argv = client.terminal.browser()[0]
+        argv = client.terminal.surroundings()[0]
         if argv:
             client.terminal.open_browser(argv, address)
     elif server:
@@ -2921,6 +2984,7 @@ def build_parser(commands: "Iterable[str]" = tuple(COMMANDS)) -> "argparse.Argum
     class Parser(argparse.ArgumentParser):
         def __init__(self, **keywords: "Any") -> None:  # the terminal's width would cost an import of shutil, 2 ms
             super().__init__(formatter_class=lambda prog: argparse.HelpFormatter(prog, width=80), **keywords)
+            self.color = False  # Python 3.14's escapes, for which nobody asked
 
         def format_help(self) -> str:
             self.formatter_class = argparse.HelpFormatter
@@ -2999,7 +3063,10 @@ def main(argv: "Optional[List[str]]" = None) -> int:
 
 
 if __name__ == "__main__":
-    if sys.argv[0].endswith(".py"):
-        here = os.path.basename(sys.argv[0])
-        COMMAND = "python3 " + ("-m cliauth" if __spec__ else here if os.path.exists(here) else f'"{sys.argv[0]}"')
+    python, module = "python" if os.name == "nt" else "python3", __spec__.name if __spec__ else "__main__"
+    here = os.path.basename(sys.argv[0])
+    if module != "__main__":
+        COMMAND = f"{python} -m {module}"
+    elif here.endswith((".py", ".pyz")):
+        COMMAND = f"{python} " + (here if os.path.exists(here) else f'"{sys.argv[0]}"')
     sys.exit(main())

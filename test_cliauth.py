@@ -21,6 +21,7 @@ import subprocess
 import sys
 import threading
 import time
+import zipfile
 from hashlib import sha256
 from itertools import takewhile
 
@@ -871,53 +872,96 @@ class TestHTTP:
 
 # ─── 6 Terminal ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
-DISPLAY, LINUX, WSL = {"DISPLAY": ":0"}, {"/proc/version": "Linux 6.1"}, {"/proc/version": "Linux 5.15-Microsoft-WSL2"}
-SSH, HELPER = {"SSH_CONNECTION": "10.0.0.1 1 10.0.0.2 22"}, "/home/me/.vscode-server/bin/helpers/browser.sh"
-AWAY = ", so your browser is on another machine"
+DISPLAY, LINUX = {"DISPLAY": ":0"}, {"/proc/version": "Linux version 6.1"}
+WSL = {"/proc/version": "Linux version 5.15-microsoft-standard-WSL2"}
+DOCKER, PODMAN = dict(LINUX, **{"/.dockerenv": ""}), dict(LINUX, **{"/run/.containerenv": ""})
+SSH, TTY = {"SSH_CONNECTION": "10.0.0.1 1 10.0.0.2 22"}, {"SSH_TTY": "/dev/pts/1"}
+CODE = {"BROWSER": "/home/me/.vscode-server/bin/helpers/browser.sh"}  # VS Code's way to its own desktop
+HELPER, RUNDLL = CODE["BROWSER"], "\\System32\\rundll32.exe url.dll,FileProtocolHandler"
+AWAY, NOTHING = ", so your browser is on another machine", ""
 
 
 class TestTerminal:
-    @table("reason, rows", [  # environment; files or platform; what is installed; the command
+    @table("reason, rows", [  # where it runs; environment; platform, or files that tell; what is installed; what opens
         ("this is a desktop", [
-            (DISPLAY, LINUX, "xdg-open firefox", "xdg-open"), ({"WAYLAND_DISPLAY": "w"}, LINUX, "firefox", "firefox"),
-            (DISPLAY, {"/.dockerenv": ""}, "firefox", "firefox"), (DISPLAY, WSL, "xdg-open", "xdg-open"),
-            ({}, "win32", "", "rundll32 url.dll,FileProtocolHandler"), ({}, "darwin", "", "/usr/bin/open"),
-            (dict(DISPLAY, SSH_TTY="/dev/pts/1"), LINUX, "xdg-open", "xdg-open")]),
+            ("X11", DISPLAY, LINUX, "xdg-open firefox", "xdg-open"),
+            ("Wayland", {"WAYLAND_DISPLAY": "w"}, LINUX, "firefox", "firefox"),
+            ("Windows", {}, "win32", "", "C:\\Windows" + RUNDLL),
+            ("Windows elsewhere", {"SystemRoot": "D:\\W"}, "win32", "", "D:\\W" + RUNDLL),
+            ("macOS", {}, "darwin", "", "/usr/bin/open"),
+            ("Android", {"TERMUX_VERSION": "1"}, LINUX, "xdg-open", "xdg-open"),
+            ("VS Code here", dict(DISPLAY, TERM_PROGRAM="vscode"), LINUX, "xdg-open", "xdg-open"),
+            ("a tmux that SSH began, seen here", dict(DISPLAY, TMUX="x", **TTY), LINUX, "xdg-open", "xdg-open"),
+            ("toolbox, distrobox", DISPLAY, PODMAN, "firefox", "firefox"),
+            ("WSL with a Linux browser", DISPLAY, WSL, "xdg-open", "xdg-open")]),
         ("BROWSER is set", [
-            (dict(SSH, BROWSER=HELPER), LINUX, HELPER, HELPER), (dict(SSH, BROWSER="mine"), LINUX, "mine", "mine"),
-            ({"CODESPACES": "true", "BROWSER": "mine"}, LINUX, "mine", "mine"),
-            ({"BROWSER": "'a:gone:lynx:/bin/links:mine --new %s"}, LINUX, "lynx /bin/links mine", "mine --new %s"),
-            ({"BROWSER": "gone;C:\\ff.exe -x"}, "win32", "C:\\ff.exe", "C:\\ff.exe -x")]),
-        ("this is WSL", [({}, WSL, "wslview rundll32.exe", "wslview"),
-                         ({"WSL_INTEROP": "x"}, LINUX, "rundll32.exe", "rundll32.exe url.dll,FileProtocolHandler")]),
-        ("this is an SSH session" + AWAY, [(dict(DISPLAY, **SSH), LINUX, "xdg-open", ""), (SSH, "darwin", "", ""),
-                                           (dict(SSH, BROWSER="w3m"), LINUX, "w3m", ""), (SSH, WSL, "wslview", "")]),
-        ("CODESPACES is set" + AWAY, [(dict(DISPLAY, CODESPACES="true"), LINUX, "xdg-open", ""),
-                                      ({"CODESPACES": "true", "BROWSER": HELPER}, LINUX, HELPER, "")]),
-        ("GITPOD_WORKSPACE_URL is set" + AWAY, [(dict(DISPLAY, GITPOD_WORKSPACE_URL="x"), LINUX, "xdg-open", "")]),
-        ("CLOUD_SHELL is set" + AWAY, [(dict(DISPLAY, CLOUD_SHELL="true"), LINUX, "xdg-open", "")]),
-        ("this is a container", [({}, {"/run/.containerenv": ""}, "firefox", ""), ({}, {"/.dockerenv": ""}, "", ""),
-                                 ({}, dict(WSL, **{"/.dockerenv": ""}), "wslview rundll32.exe", "")]),
-        ("there is no display", [({}, LINUX, "xdg-open", ""), ({}, WSL, "", ""), ({"BROWSER": "gone"}, LINUX, "", "")]),
-        ("no browser is installed", [(DISPLAY, LINUX, "lynx w3m", "")])])
-    def test_where_a_browser_can_be_used(self, reason, rows):
-        for environ, files, installed, argv in rows:
+            ("anywhere", {"BROWSER": "'a:gone:lynx:/bin/links:mine --new %s"}, LINUX, "lynx /bin/links mine",
+             "mine --new %s"),
+            ("SSH", dict(SSH, BROWSER="mine", **TTY), LINUX, "mine", "mine"),
+            ("Codespaces", {"CODESPACES": "true", "BROWSER": "mine"}, LINUX, "mine", "mine"),
+            ("Windows", {"BROWSER": "gone;bad.cmd;D:\\B.BAT;C:\\ff.exe -x"}, "win32", "bad.cmd D:\\B.BAT C:\\ff.exe",
+             "C:\\ff.exe -x"),
+            ("VS Code over SSH", dict(SSH, **CODE), LINUX, HELPER, HELPER),
+            ("VS Code in WSL", CODE, WSL, HELPER, HELPER),
+            ("a dev container", dict(CODE, REMOTE_CONTAINERS="true"), DOCKER, HELPER, HELPER)]),
+        ("this is WSL", [
+            ("WSL 2", {}, WSL, "wslview rundll32.exe", "wslview"),
+            ("WSL 1", {}, {"/proc/version": "Linux 4.4-Microsoft"}, "wslview", "wslview"),
+            ("without wslu", {"WSL_INTEROP": "x"}, LINUX, "rundll32.exe", "rundll32.exe url.dll,FileProtocolHandler"),
+            ("without the PATH of Windows", {}, WSL, "/mnt/c/Windows/System32/rundll32.exe",
+             "/mnt/c/Windows/System32/rundll32.exe url.dll,FileProtocolHandler")]),
+        ("this is an SSH session" + AWAY, [
+            ("ssh -X", dict(DISPLAY, **SSH), LINUX, "xdg-open", NOTHING), ("macOS", SSH, "darwin", "", NOTHING),
+            ("Windows", SSH, "win32", "", NOTHING), ("WSL", SSH, WSL, "wslview", NOTHING),
+            ("a text browser", dict(SSH, BROWSER="w3m"), LINUX, "w3m", NOTHING),
+            ("a new pane of a tmux of this desktop", dict(SSH, TMUX="x"), LINUX, "xdg-open", NOTHING)]),
+        ("CODESPACES is set" + AWAY, [
+            ("Codespaces", dict(DISPLAY, CODESPACES="true"), LINUX, "xdg-open", NOTHING),
+            ("its VS Code", dict(CODE, CODESPACES="true", REMOTE_CONTAINERS="true"), DOCKER, HELPER, NOTHING)]),
+        ("GITPOD_WORKSPACE_URL is set" + AWAY, [
+            ("Gitpod", dict(DISPLAY, GITPOD_WORKSPACE_URL="x"), LINUX, "xdg-open", NOTHING)]),
+        ("CLOUD_SHELL is set" + AWAY, [
+            ("Cloud Shell", dict(DISPLAY, CLOUD_SHELL="true"), LINUX, "xdg-open", NOTHING)]),
+        ("this is VS Code in a browser or through a tunnel" + AWAY, [
+            ("code-server, serve-web, Ona", CODE, LINUX, HELPER, NOTHING),
+            ("code tunnel, begun over SSH", dict(CODE, **SSH, **TTY), LINUX, HELPER, NOTHING)]),
+        ("this is a container", [
+            ("docker", {}, DOCKER, "xdg-open", NOTHING), ("podman", {}, PODMAN, "firefox", NOTHING),
+            ("docker under WSL", {}, dict(DOCKER, **WSL), "wslview rundll32.exe", NOTHING)]),
+        ("there is no display", [
+            ("a server's console", {}, LINUX, "xdg-open", NOTHING),
+            ("sudo over SSH", {"SUDO_UID": "1"}, LINUX, "xdg-open", NOTHING),
+            ("WSL without Windows's programs", {}, WSL, "", NOTHING),
+            ("a wrong BROWSER", {"BROWSER": "gone"}, LINUX, "", NOTHING)]),
+        ("no browser is installed", [("X11", DISPLAY, LINUX, "lynx w3m", NOTHING)])])
+    def test_where_it_runs_decides_how_auto_signs_in(self, reason, rows):
+        for where, environ, files, installed, argv in rows:
             platform, files = (files, {}) if isinstance(files, str) else ("linux", files)
-            which = {name: name for name in installed.split()}.get
-            assert cliauth.find_browser(environ, platform, files, which) == (argv.split(), reason)
+            known = platform, files, {name: name for name in installed.split()}.get
+            argv, flows = argv.split(), ["browser"] * bool(argv) + ["device", "paste"]
+            assert cliauth.choose_flows(environ, *known, True) == (argv, flows, reason), where
+            assert cliauth.choose_flows(environ, *known, False) == (
+                (argv, flows, reason) if argv else ([], [], reason + ", and stderr is no terminal")), where
+            job = dict(environ, CI="true")  # whatever BROWSER says; what opens is for a flow that was asked for
+            assert cliauth.choose_flows(job, *known, True) == (argv, [], "CI is set"), where
+            assert cliauth.choose_flows(environ, *known, True, open_browser=False) == (
+                [], ["browser", "device", "paste"], "--no-browser was given"), where
+
+    @table("environ, name", [
+        ({}, ""), ({"CI": "woodpecker"}, "CI"), ({"CI": "False"}, ""), ({"CI": "0"}, ""), ({"CI": ""}, ""),
+        ({"CI": "false", "TF_BUILD": "True"}, "TF_BUILD")] + [({name: "x"}, name) for name in (
+            "GITHUB_ACTIONS", "GITLAB_CI", "TF_BUILD", "JENKINS_URL", "BUILDKITE", "TEAMCITY_VERSION",
+            "CODEBUILD_BUILD_ARN")])
+    def test_in_a_ci_job_nobody_is_there(self, environ, name):
+        flows, reason = cliauth.choose_flows(dict(environ, BROWSER="x"), "linux", {}, {"x": "x"}.get, True)[1:]
+        assert (bool(flows), reason) == (not name, name + " is set" if name else "BROWSER is set")
 
     def test_the_browser_of_this_machine_may_have_a_space_in_its_name(self, monkeypatch, tmp_path):
         os.symlink(sys.executable, str(tmp_path / "my browser"))
         monkeypatch.setenv("PATH", str(tmp_path))
         monkeypatch.setenv("BROWSER", "my browser")
-        assert Terminal().browser() == (["my browser"], "BROWSER is set")
-
-    @table("environ, name", [
-        ({}, ""), ({"CI": "true"}, "CI"), ({"CI": "woodpecker"}, "CI"), ({"CI": "False"}, ""), ({"CI": "0"}, ""),
-        ({"CI": ""}, ""), ({"CI": "false", "TF_BUILD": "True"}, "TF_BUILD")] + [({name: "x"}, name) for name in (
-            "GITHUB_ACTIONS", "GITLAB_CI", "TF_BUILD", "JENKINS_URL", "BUILDKITE", "TEAMCITY_VERSION")])
-    def test_in_a_ci_job_nobody_is_there(self, environ, name):
-        assert cliauth.nobody_there(environ) == name
+        flows = ["browser", "device", "paste"]
+        assert Terminal().surroundings() == (["my browser"], flows, "BROWSER is set")
 
     TELL = ("import json, os, sys; print('noise'); print('noise', file=sys.stderr); json.dump([sys.argv[2:], "
             "sys.stdin.read(), os.getsid(0), 'CLIAUTH_CLIENT_SECRET' in os.environ], open(sys.argv[1], 'w'))")
@@ -1286,8 +1330,9 @@ class Played(Terminal):
     def interactive(self):
         return self.tty
 
-    def browser(self):
-        return (["browser"], "a browser is there") if self.visit else ([], "there is no display")
+    def surroundings(self, open_browser=True):
+        environ, which = dict(os.environ, **({"BROWSER": "browser"} if self.visit else {})), {"browser": "browser"}.get
+        return cliauth.choose_flows(environ, "linux", {}, which, self.tty, open_browser)
 
     def open_browser(self, argv, url):
         self.opened.append(url)
@@ -1703,7 +1748,7 @@ class TestFlows:
         assert client.terminal.opened == [server.issuer + "/device"] and "%2F" not in client.terminal.text
 
     @pytest.mark.parametrize("visit, tty, open_browser, said", [
-        (print, False, True, "browser: a browser is there. For another way: --flow device or paste."),
+        (print, False, True, "browser: BROWSER is set. For another way: --flow device or paste."),
         (None, True, True, "device: there is no display. For another way: --flow browser or paste."),
         (None, True, False, "browser: --no-browser was given. For another way: --flow device or paste.")])
     def test_auto_says_what_it_chose_and_how_to_choose_otherwise(self, server, visit, tty, open_browser, said):
@@ -1715,7 +1760,7 @@ class TestFlows:
     def test_auto_says_that_the_address_will_have_to_be_pasted_where_nothing_can_listen(self, server):
         client = client_of(server, redirect_uri=["https://localhost:9000/callback"])
         assert failure(client.login, timeout=0)[0] == 4
-        assert client.terminal.text.startswith("Signing in by browser and paste: a browser is there. For another way: ")
+        assert client.terminal.text.startswith("Signing in by browser and paste: BROWSER is set. For another way: ")
 
     def test_a_paste_has_a_port_that_nobody_listens_on(self, server):
         client = client_of(server, redirect_uri=["http://127.0.0.1:0/callback"])
@@ -3099,7 +3144,7 @@ def test_organizations_are_profiles_to_switch_between_and_to_sign_in_to_by_name(
     row = dict(SYSTEMS["WorkOS AuthKit"], asks={"provider": "authkit"})
     with Provider(row) as provider:
         monkeypatch.setattr(cliauth, "PROVIDERS", json.loads(loopback(json.dumps(cliauth.PROVIDERS), provider.site)))
-        monkeypatch.setattr(Terminal, "browser", lambda self: (["person"], "a browser is there"))
+        monkeypatch.setattr(Terminal, "surroundings", lambda *_: (["person"], ["browser"], "BROWSER is set"))
         monkeypatch.setattr(Terminal, "open_browser", lambda self, argv, url: setattr(
             self, "visited", cliauth.Background(lambda: fetch(provider.visit(url)))))
         for name, organization in (("acme", "org_1"), ("globex", "org_2")):
@@ -3213,7 +3258,7 @@ def cli(capsys, monkeypatch):
 @pytest.fixture
 def person(server, monkeypatch):
     """Whatever browser is opened, the server's person sits at it."""
-    monkeypatch.setattr(Terminal, "browser", lambda self: (["person"], "a browser is there"))
+    monkeypatch.setattr(Terminal, "surroundings", lambda *_: (["person"], ["browser"], "BROWSER is set"))
     monkeypatch.setattr(Terminal, "open_browser", lambda self, argv, url: setattr(
         self, "visited", cliauth.Background(lambda: fetch(decide(server, url) or url))))
 
@@ -3307,9 +3352,22 @@ class TestCommandLine:
         keep("zoe", token={"access_token": "x", "user": {"name": "Zoe\x1b"}})
         assert cli("list")[1].endswith("\n* zoe  Zoe\\x1b\n")
 
+    def test_status_v_says_where_the_tokens_are_and_what_protects_them(self, signed_in, cli, monkeypatch):
+        path = signed_in.file.path
+        for mode, folder_mode in ((0o600, 0o700), (0o644, 0o755)):
+            os.chmod(path, mode)
+            os.chmod(os.path.dirname(path), folder_mode)
+            said = "token file %s: mode %04o, in a folder of mode %04o\n" % (path, mode, folder_mode)
+            assert cli("-v", "status") == (*cli("status")[:2], said)
+        absent = os.path.join(cliauth.home(), "x.json")
+        assert cli("status", "-v", "--profile", "x")[2].startswith("token file %s: not there yet\n" % absent)
+        with monkeypatch.context() as windows:
+            windows.setattr(os, "name", "nt")
+            assert signed_in.file.protection() == "Windows protects it by the access list of its folder"
+
     def test_logout_in_the_browser_too_of_all_profiles_and_for_good(self, server, signed_in, cli, monkeypatch):
         opened = []
-        monkeypatch.setattr(Terminal, "browser", lambda self: (["browser"], ""))
+        monkeypatch.setattr(Terminal, "surroundings", lambda *_: (["browser"], ["browser"], ""))
         monkeypatch.setattr(Terminal, "open_browser", lambda self, argv, url: opened.append(url))
         change(signed_in, metadata=dict(held(signed_in)["metadata"], end_session_endpoint=server.issuer + "/bye"))
         code, out, err = cli("logout", "--browser")
@@ -3639,14 +3697,48 @@ class TestCommandLine:
         monkeypatch.setenv("CLIAUTH_CLIENT_ID", "other")  # beats the preset, and is not whom the tokens are for
         assert cli("token")[0] == 3
 
-    @pytest.mark.parametrize("folder, command", [(HERE, "python3 cliauth.py"), (os.sep, 'python3 "%s"' % SCRIPT)])
-    def test_what_to_type_next_can_be_typed_where_it_was_started(self, folder, command):
-        process = subprocess.run([sys.executable, SCRIPT, "token"], cwd=folder, stderr=subprocess.PIPE, timeout=20)
-        assert process.stderr.decode().endswith("; run: %s login --issuer URL --client-id ID\n" % command)
+    @pytest.mark.parametrize("folder, argv, command", [
+        (HERE, [SCRIPT], "python3 cliauth.py"), (os.sep, [SCRIPT], 'python3 "%s"' % SCRIPT),
+        (HERE, ["-m", "cliauth"], "python3 -m cliauth"), ("", ["cli.pyz"], "python3 cli.pyz"),
+        ("", ["mine.py"], "python3 mine.py"), ("", ["./mine"], "cliauth"),
+        ("", ["-m", "my.auth"], "python3 -m my.auth"),
+        (HERE, ["-c", "exec(open('cliauth.py', encoding='utf-8').read())"], "cliauth")])
+    def test_what_to_type_next_can_be_typed_where_it_was_started(self, folder, argv, command, tmp_path):
+        with zipfile.ZipFile(str(tmp_path / "cli.pyz"), "w") as zipped:
+            zipped.write(SCRIPT, "__main__.py")
+        (tmp_path / "my").mkdir()
+        for name in ("mine", "mine.py", "my/auth.py"):
+            os.symlink(SCRIPT, str(tmp_path / name))
+        process = subprocess.run([sys.executable] + argv + ["token"], cwd=folder or str(tmp_path),
+                                 stderr=subprocess.PIPE, timeout=20)
+        words = "cliauth: nobody is signed in; run: %s login --issuer URL --client-id ID\n" % command
+        assert (process.returncode, process.stderr.decode()) == (3, words)
+
+    @pytest.mark.parametrize("name, text, command", [
+        ("json", "x = 1", "demo"), ("json", "import nowhere", "list"), ("json", "x = (", "token"),
+        ("enum", "x = 1", "token"), ("argparse", "x = 1", "list"), ("socket", "import nowhere", "demo")])
+    def test_a_file_beside_it_that_hides_what_python_brings_is_named(self, tmp_path, name, text, command):
+        (tmp_path / (name + ".py")).write_text(text)
+        with open(SCRIPT, encoding="utf-8") as source:
+            (tmp_path / "cliauth.py").write_text(source.read(), encoding="utf-8")
+        process = subprocess.run([sys.executable, "-S", "cliauth.py", command], cwd=str(tmp_path), timeout=20,
+                                 stderr=subprocess.PIPE, stdout=subprocess.PIPE)
+        words = r"cliauth: '.*%s\.py' hides Python's own module of that name; rename it\n\Z" % name
+        assert process.returncode == 2 and re.match(words, process.stderr.decode())
+
+    @pytest.mark.parametrize("lacking", ["json", "argparse", "shutil"])
+    def test_what_a_minimal_python_lacks_is_named_with_the_remedy(self, lacking):
+        code = "import runpy, sys; sys.modules[%r] = None; runpy.run_path(%r, None, '__main__')" % (lacking, SCRIPT)
+        process = subprocess.run([sys.executable, "-c", code, "demo"], timeout=20, stderr=subprocess.PIPE,
+                                 stdout=subprocess.PIPE)
+        assert (process.returncode, process.stderr.decode()) == (
+            2, "cliauth: this Python lacks the module %s; install all of it (Debian: apt install python3)\n" % lacking)
 
     @pytest.mark.parametrize("environ, entry, folder", [
         ({"CLIAUTH_HOME": "T/a", "XDG_CONFIG_HOME": "T/b"}, "", "a"), ({"XDG_CONFIG_HOME": "T/b"}, "", "b/cliauth"),
         ({"XDG_CONFIG_HOME": "b", "HOME": "T/c"}, "", "c/.config/cliauth"), ({"HOME": "~"}, "T/d", "d/.config/cliauth"),
+        ({"XDG_CONFIG_HOME": "/", "HOME": "T/c"}, "", "c/.config/cliauth"), ({"HOME": "/"}, "T/d", "d/.config/cliauth"),
+        ({"XDG_CONFIG_HOME": "", "HOME": ""}, "T/d", "d/.config/cliauth"), ({"HOME": "/"}, "/", None),
         ({}, "T/d", "d/.config/cliauth"), ({}, "", None), ({}, None, None)])
     def test_without_a_home_or_an_entry_among_the_users_it_says_what_to_set(
             self, cli, monkeypatch, tmp_path, environ, entry, folder):
@@ -3662,6 +3754,13 @@ class TestCommandLine:
         else:
             assert cli("token") == (2, "", "cliauth: there is no home folder to keep tokens in; set CLIAUTH_HOME or "
                                     "XDG_CONFIG_HOME to one\n")
+
+    def test_no_folder_is_ever_called_by_a_tilde(self, cli, monkeypatch):
+        for name, what in (("CLIAUTH_TOKEN_FILE", "the token file's path"), ("CLIAUTH_HOME", "CLIAUTH_HOME")):
+            monkeypatch.setenv(name, "~/cliauth")
+            assert cli("login", "--issuer", "https://id.example", "--client-id", "x") == (
+                2, "", "cliauth: %s begins with ~, which is for a shell to replace; write the whole path\n" % what)
+            monkeypatch.delenv(name)
 
     @pytest.mark.parametrize("line, code, said", [
         ("token 2>&-", 0, ""), ("refresh >&- 2>&-", 0, ""), ("login --flow paste", 3, "nothing was pasted, and stdin "),

@@ -41,14 +41,17 @@ import time
 def bad_import(error: Exception) -> str:
     """What to do where Python's own modules cannot be had, or are not its own; "" if nothing points to that."""
     own, trace = os.path.dirname(os.__file__), error.__traceback__
-    known = getattr(sys, "stdlib_module_names", None) or [name.split(".")[0] for name in os.listdir(own)]  # 3.10
+    known = getattr(sys, "stdlib_module_names", None) or [  # 3.10
+        name.split(".")[0] for folder in sys.path if folder.startswith(own) and os.path.isdir(folder)
+        for name in os.listdir(folder)]
     files = [str(getattr(error, "filename", ""))] + [
         str(getattr(module, "__file__", "")) for name, module in list(sys.modules.items()) if "." not in name]
     while trace:  # a module that failed is among those no more
         files.append(trace.tb_frame.f_code.co_filename)
         trace = trace.tb_next
     for file in files:
-        if file.endswith(".py") and os.path.basename(file)[:-3] in known and not file.startswith(own):
+        module = os.path.dirname(file) if os.path.basename(file) == "__init__.py" else file[:-3]
+        if file.endswith(".py") and os.path.basename(module) in known and not file.startswith(own):
             return f"{ascii(file)} hides Python's own module of that name; rename it"
     lacking = next((each.name for each in (error, error.__context__) if isinstance(each, ImportError)), "")
     return f"this Python lacks the module {lacking}; install all of it (Debian: apt install python3)" if lacking else ""
@@ -763,10 +766,10 @@ def exchange_with(url: str) -> "Iterator[None]":
         text = visible(getattr(reason, "verify_message", 0) or getattr(reason, "strerror", 0) or reason or type(reason))
         if "ertificate" in repr(reason):
             helps = ("check this machine's clock" if "expired" in text or "not yet valid" in text else
-                     "Python 3.13 and newer insist on that; ask the CA's administrator for certificates by RFC 5280"
-                     if re.search("marked critical|Key Identifier|key usage ext", text) else
                      "check the address" if "match" in text or "not valid for" in text else
-                     "if your network inspects TLS, name its CA with --ca-file or SSL_CERT_FILE")
+                     "if your network inspects TLS, name its CA with --ca-file or SSL_CERT_FILE; where there are no CA "
+                     "certificates, install some (Debian: ca-certificates)")
+            helps += "" if hasattr(reason, "verify_message") else "; else check this machine's clock"  # 3.6 is silent
             raise Unreachable(f"the certificate of {host} cannot be trusted: {text}; {helps}") from None
         if not isinstance(reason, (OSError, str)):
             raise InvalidResponse(f"{host} does not speak HTTP ({type(reason).__name__}); check the address") from None
@@ -1264,7 +1267,7 @@ class Listener:
 
 # ─── 8 Flows ── the conversations with an authorization server; only here protocol, HTTP and terminal meet ───────────
 
-SLICE = 0.2 if os.name == "nt" else 1.0  # seconds between looks at the clock; elsewhere Ctrl-C ends select at once
+SLICE = 0.2 if os.name == "nt" else 0.5  # seconds between looks at the clock: Ctrl-C may just miss one elsewhere too
 PLACES = ("issuer", "provider", "token_endpoint")  # what names a server
 SERVER = PLACES + ("authorization_endpoint", "device_authorization_endpoint", "revocation_endpoint",
                    "userinfo_endpoint", "end_session_endpoint")
@@ -1690,7 +1693,7 @@ def restrict(target: "Union[int, str]", mode: int) -> None:
     """Gives the mode that the umask may have taken away, where the file system has modes."""
     try:
         os.chmod(target, mode)
-    except (PermissionError, TypeError):  # TypeError: a descriptor, on Windows
+    except (OSError, TypeError):  # TypeError: a descriptor, on Windows
         pass
 
 
@@ -1793,7 +1796,10 @@ class TokenFile:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise self.unusable("it is a symbolic link" if os.path.islink(self.path) else str(error.strerror)) from None
+            if os.path.islink(self.path):
+                raise self.unusable("it is a symbolic link") from None
+            raise UsageError(f"{visible(self.path)} cannot be read: {error.strerror}; move away what is there, or name "
+                             "another place with --token-file or CLIAUTH_HOME") from None
         try:
             facts = os.fstat(descriptor)
             theirs = hasattr(os, "getuid") and facts.st_uid not in (os.getuid(), 0)
@@ -1939,7 +1945,7 @@ class TokenFile:
             save(dump_json(record))
 
 
-def whole(path: str, what: str) -> str:
+def plain_path(path: str, what: str) -> str:
     """A path as it is; one that begins with "~" would make a folder of that name."""
     if path.startswith("~"):
         raise UsageError(f"{what} begins with ~, which is for a shell to replace; write the whole path")
@@ -1954,7 +1960,7 @@ def absolute(folder: str) -> bool:
 def home() -> str:
     """The folder of the token files; UsageError where there is none to be had. Never relative, never "~", never "/"."""
     if os.environ.get("CLIAUTH_HOME"):
-        return os.path.abspath(whole(os.environ["CLIAUTH_HOME"], "CLIAUTH_HOME"))
+        return os.path.abspath(plain_path(os.environ["CLIAUTH_HOME"], "CLIAUTH_HOME"))
     for name in ("APPDATA", "XDG_CONFIG_HOME") if os.name == "nt" else ("XDG_CONFIG_HOME",):
         if absolute(os.environ.get(name, "")):
             return os.path.join(os.environ[name], APP)
@@ -2182,7 +2188,7 @@ class Client:
             if not somewhere:
                 raise self.nobody()
             self.profile = profile_name(with_provider(named))
-        self.file = TokenFile(whole(self.path, "the token file's path") or profile_path(self.profile))
+        self.file = TokenFile(plain_path(self.path, "the token file's path") or profile_path(self.profile))
         return self.file
 
     def read(self) -> "Json":
@@ -2206,6 +2212,8 @@ class Client:
                 record = self.renew(record)
                 if name == "id_token" and record["token"].get(name) and not alive(record, 0, name):
                     raise LoginRequired(f"the ID token has expired, and a refresh brings no other; {self.hint()}")
+                if name == "access_token" and not alive(record):
+                    self.terminal.note("cliauth: the new token has expired already; check this machine's clock")
         except (AuthError, OSError) as error:
             if record is not NEW:  # an answer that cannot be trusted may have cost all that was there
                 record = self.locate().read() or NEW
@@ -2655,10 +2663,14 @@ STEPS = {
 def command_demo(client: Client, args: "argparse.Namespace") -> None:
     """A whole session against a DemoServer, told on stdout as it happens."""
     from tempfile import TemporaryDirectory
+    lost: "List[AuthError]" = []
 
     def tell(method: str, path: str, params: "Json", status: int) -> None:
         names = f"\n       with {' '.join(params)}" if params else ""
-        out(f"  {method:4} {path} → {status}\n       {STEPS.get(path, '')}{names}\n")
+        try:
+            out(f"  {method:4} {path} → {status}\n       {STEPS.get(path, '')}{names}\n")
+        except AuthError as error:  # in a thread of the server's, where nobody would hear of it
+            lost.append(error)
 
     with DemoServer(tell=tell) as server, TemporaryDirectory() as folder:
         out(f"An authorization server runs at {server.issuer}; it knows one person, {server.user['name']}.\n")
@@ -2676,6 +2688,8 @@ def command_demo(client: Client, args: "argparse.Namespace") -> None:
         for title, work in steps:
             out(f"\n$ {COMMAND} {title}\n")
             work()
+            if lost:
+                raise lost[0]
     out("\nThat was a whole sign-in. The server is gone, and so are its tokens. Now with your own provider:\n"
         f"$ {COMMAND} login --issuer URL --client-id ID\n")
 
@@ -3052,21 +3066,29 @@ def run(argv: "List[str]") -> int:
             signal.signal(signal.SIGTERM, before)
 
 
+def typed() -> str:
+    """What the person typed to start this program, as well as Python knows it."""
+    python, here = "python" if os.name == "nt" else "python3", os.path.basename(sys.argv[0])
+    spec: "Any" = getattr(sys.modules["__main__"], "__spec__", None)
+    if spec and spec.name != "__main__":  # which it is in a zipapp
+        return f"{python} -m {re.sub('[.]__main__$', '', spec.name)}"
+    if here.endswith((".py", ".pyz")):
+        return f"{python} " + (here if os.path.exists(here) else f'"{sys.argv[0]}"')
+    return COMMAND
+
+
 def main(argv: "Optional[List[str]]" = None) -> int:
     """The command line: returns the exit code, and raises nothing but the SystemExit of --help."""
+    global COMMAND
     for descriptor in range(3):  # or the token file would get the number of a closed stderr
         try:
             os.fstat(descriptor)
         except OSError:
             os.open(os.devnull, os.O_RDWR)
+    if argv is None and COMMAND == "cliauth":
+        COMMAND = typed()
     return guarded(lambda: run(list(sys.argv[1:] if argv is None else argv)))
 
 
 if __name__ == "__main__":
-    python, module = "python" if os.name == "nt" else "python3", __spec__.name if __spec__ else "__main__"
-    here = os.path.basename(sys.argv[0])
-    if module != "__main__":
-        COMMAND = f"{python} -m {module}"
-    elif here.endswith((".py", ".pyz")):
-        COMMAND = f"{python} " + (here if os.path.exists(here) else f'"{sys.argv[0]}"')
     sys.exit(main())

@@ -51,7 +51,7 @@ def bad_import(error: Exception) -> str:
         trace = trace.tb_next
     for file in files:
         module = os.path.dirname(file) if os.path.basename(file) == "__init__.py" else file[:-3]
-        if file.endswith(".py") and os.path.basename(module) in known and not file.startswith(own):
+        if os.path.basename(module) in known and os.path.isfile(file) and not file.startswith(own):
             return f"{ascii(file)} hides Python's own module of that name; rename it"
     lacking = next((each.name for each in (error, error.__context__) if isinstance(each, ImportError)), "")
     return f"this Python lacks the module {lacking}; install all of it (Debian: apt install python3)" if lacking else ""
@@ -793,10 +793,10 @@ class Http:
         roots, cert = self.settings.get("ca_file") or os.environ.get("SSL_CERT_FILE"), self.settings.get("client_cert")
         try:  # the stdlib passes over an unreadable file in silence, and then trusts nobody or somebody else
             context.load_verify_locations(roots) if roots else context.load_default_certs()
-        except OSError as error:
-            why = "it holds none in PEM" if isinstance(error, ssl.SSLError) else error.strerror
-            raise UsageError(f"no CA certificates can be read from {visible(roots)}: {why}; check --ca-file or "
-                             "SSL_CERT_FILE") from None
+        except OSError as error:  # whose strerror PyPy leaves empty
+            why = "it holds none in PEM" if isinstance(error, ssl.SSLError) else os.strerror(error.errno or 0)
+            raise UsageError(f"no CA certificates can be read from {visible(roots or 'this system')}: {why}; check "
+                             "--ca-file or SSL_CERT_FILE") from None
         try:
             if cert:
                 context.load_cert_chain(cert, self.settings.get("client_key"), password=lambda: "")  # never asks
@@ -882,6 +882,7 @@ def own_browser(entries: str, windows: bool, which: "Callable[[str], Optional[st
     for entry in entries.split(";" if windows else ":"):
         try:
             argv = [entry] if which(entry) else shlex.split(entry, posix=not windows)
+            argv = [part.strip('"') for part in argv] if windows else argv  # which shlex leaves there
         except ValueError:
             continue
         found = which(argv[0]) if argv else ""
@@ -1048,9 +1049,9 @@ class Terminal:
         ours, theirs = socket.socketpair()
 
         def pump() -> None:
-            for data in iter(lambda: os.read(fd, 1 << 16), b""):
-                theirs.sendall(data)
-            theirs.close()
+            with theirs:
+                for data in iter(lambda: os.read(fd, 1 << 16), b""):
+                    theirs.sendall(data)
 
         Background(pump)
         return ours
@@ -1341,6 +1342,8 @@ class Server:
         issuer, self.kept = self.settings.get("issuer", ""), False
         if not issuer:
             return
+        import encodings.idna  # noqa: F401  # now: two threads that import the same at once may get halves of it
+        import urllib.request  # noqa: F401
         asked = [Background(lambda url=url: self.http.send("GET", url, timeout=timeout))  # type: ignore[misc]
                  for url in discovery_addresses(issuer)]
         try:
@@ -1560,7 +1563,12 @@ class SignIn:
             self.terminal.say(f"To sign in, open this address{where}:\n\n    {address}\n")
             if argv:
                 self.terminal.open_browser(argv, address)
-            params = self.wait(listener, attempt, redirect_uri)
+            keyboard = self.terminal.keyboard(terminal_only=listener is not None)
+            try:
+                params = self.wait(listener, keyboard, attempt, redirect_uri)
+            finally:
+                if os.name == "nt" and keyboard:
+                    keyboard.close()
             self.terminal.trace(f"< the browser's answer: {visible(', '.join(params))}")
             code = self.server.believe(lambda: read_callback(params, self.server.issuer(), "state" in params and bool(
                 self.server.metadata.get("authorization_response_iss_parameter_supported"))))
@@ -1574,9 +1582,8 @@ class SignIn:
                 listener.answer(signed_in)
                 listener.close()
 
-    def wait(self, listener: "Optional[Listener]", attempt: Attempt, redirect_uri: str) -> "Json":
+    def wait(self, listener: "Optional[Listener]", keyboard: "Any", attempt: Attempt, redirect_uri: str) -> "Json":
         """The authorization response, out of the browser or pasted; Unreachable when time runs out."""
-        keyboard = self.terminal.keyboard(terminal_only=listener is not None)
         typed = [] if keyboard is None else [keyboard]
         if typed:
             self.terminal.say("Then paste here the address that the browser ends at, or the code that it shows:"
@@ -1718,6 +1725,18 @@ def open_private(path: str, flags: int) -> int:
     return descriptor
 
 
+def in_turn(work: "Callable[..., Any]", path: str, *args: "Any") -> "Any":
+    """What the work returns; Windows refuses it for a moment, while somebody else reads or replaces the file."""
+    end = time.monotonic() + 5
+    while True:
+        try:
+            return work(path, *args)
+        except PermissionError:
+            if os.name != "nt" or os.path.isdir(path) or time.monotonic() > end:
+                raise
+            time.sleep(0.005)
+
+
 def lock_now(descriptor: int) -> bool:
     """Whether the exclusive lock was had; a file system without locks counts as yes."""
     try:
@@ -1762,7 +1781,7 @@ def signals_held() -> "Iterator[None]":
 
     try:
         for number in (getattr(signal, name, 0) for name in ("SIGINT", "SIGTERM", "SIGHUP")):
-            if number and signal.getsignal(number) is not None:
+            if number and signal.getsignal(number) not in (None, signal.SIG_IGN):
                 before[number] = signal.signal(number, record)
     except ValueError:  # not the main thread: signals never come here
         pass
@@ -1792,7 +1811,7 @@ class TokenFile:
         """What is in the file, None if there is none; UsageError if it is no plain file of ours."""
         from stat import S_ISREG
         try:
-            descriptor = open_private(self.path, os.O_RDONLY)
+            descriptor = in_turn(open_private, self.path, os.O_RDONLY)
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -1834,10 +1853,12 @@ class TokenFile:
 
     def protection(self) -> str:
         """What keeps others from the file, for a person."""
+        if not os.path.exists(self.path):
+            return "not there yet"
         if os.name == "nt":
             return "Windows protects it by the access list of its folder"
-        modes = [os.stat(path).st_mode & 0o777 for path in (self.path, self.folder) if os.path.exists(path)]
-        return "mode {:04o}, in a folder of mode {:04o}".format(*modes) if len(modes) == 2 else "not there yet"
+        return "mode {:04o}, in a folder of mode {:04o}".format(
+            *(os.stat(path).st_mode & 0o777 for path in (self.path, self.folder)))
 
     @contextmanager
     def writing(self) -> "Iterator[None]":
@@ -1893,7 +1914,7 @@ class TokenFile:
         with self.writing():
             size = len(self.read_bytes() or b"")
             if os.path.lexists(temporary):
-                os.unlink(temporary)
+                in_turn(os.unlink, temporary)
             file = os.fdopen(open_private(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "wb", 0)
 
         def save(data: bytes) -> None:
@@ -1913,23 +1934,18 @@ class TokenFile:
             file.close()
             self.recover()
             if os.path.lexists(temporary):
-                os.unlink(temporary)
+                in_turn(os.unlink, temporary)
 
     def replace(self, temporary: str) -> None:
         """The file gives way to the new one at once or not at all."""
         import errno
-        for tries in range(100):
-            try:
-                os.replace(temporary, self.path)
-                break
-            except OSError as error:
-                if error.errno == errno.EBUSY:  # a bind mount: it cannot be replaced, only filled
-                    with open(temporary, "rb") as new, open(self.path, "r+b") as old:
-                        write_all(old.fileno(), new.read())
-                    break
-                if os.name != "nt" or tries == 99:  # on Windows it fails while somebody reads the file
-                    raise
-                time.sleep(0.02)
+        try:
+            in_turn(os.replace, temporary, self.path)
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                raise
+            with open(temporary, "rb") as new, open(self.path, "r+b") as old:  # a bind mount: it can only be filled
+                write_all(old.fileno(), new.read())
         if os.name != "nt":
             try:
                 folder = os.open(self.folder, os.O_RDONLY)
@@ -2424,7 +2440,7 @@ class Client:
                     return save(dump_json(self.revoked(file.read() or NEW)))
             self.revoked(file.read() or NEW)
             with file.writing():
-                os.unlink(file.path)
+                in_turn(os.unlink, file.path)
             try:
                 os.unlink(file.path + ".new")
             except OSError:
@@ -3085,6 +3101,9 @@ def main(argv: "Optional[List[str]]" = None) -> int:
             os.fstat(descriptor)
         except OSError:
             os.open(os.devnull, os.O_RDWR)
+    for stream in (sys.stdout, sys.stderr):
+        if os.name == "nt" and hasattr(stream, "reconfigure"):  # 3.7; a shell's $(…) would keep the CR of a CR LF
+            stream.reconfigure(newline="\n")
     if argv is None and COMMAND == "cliauth":
         COMMAND = typed()
     return guarded(lambda: run(list(sys.argv[1:] if argv is None else argv)))

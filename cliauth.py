@@ -767,9 +767,8 @@ def exchange_with(url: str) -> "Iterator[None]":
         if "ertificate" in repr(reason):
             helps = ("check this machine's clock" if "expired" in text or "not yet valid" in text else
                      "check the address" if "match" in text or "not valid for" in text else
-                     "if your network inspects TLS, name its CA with --ca-file or SSL_CERT_FILE; where there are no CA "
-                     "certificates, install some (Debian: ca-certificates)")
-            helps += "" if hasattr(reason, "verify_message") else "; else check this machine's clock"  # 3.6 is silent
+                     "if your network inspects TLS, name its CA with --ca-file or SSL_CERT_FILE; else check that this "
+                     "machine has CA certificates (Debian: ca-certificates), and its clock")  # 3.6 does not tell why
             raise Unreachable(f"the certificate of {host} cannot be trusted: {text}; {helps}") from None
         if not isinstance(reason, (OSError, str)):
             raise InvalidResponse(f"{host} does not speak HTTP ({type(reason).__name__}); check the address") from None

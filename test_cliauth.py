@@ -1975,9 +1975,9 @@ class TestTokenFile:
         assert "expires_in" not in renewed["token"]
 
     @posix("file modes")
-    @pytest.mark.parametrize("umask, chmod", [(0, True), (0o777, True), (0, False)])
+    @pytest.mark.parametrize("umask, refused", [(0, 0), (0o777, 0), (0, errno.EPERM), (0, errno.ENOSYS)])
     def test_nobody_else_can_read_it_from_the_first_instant_whatever_the_umask(
-            self, server, tmp_path, monkeypatch, umask, chmod):
+            self, server, tmp_path, monkeypatch, umask, refused):
         modes = []
 
         def look(params):  # while the refresh is under way
@@ -1985,8 +1985,8 @@ class TestTokenFile:
                          for path in sorted(tmp_path.glob("a/**/*")) + [tmp_path / "a"])
             return json.dumps(TOKEN)
 
-        for name in () if chmod else ("chmod", "fchmod"):  # some file systems refuse
-            monkeypatch.setattr(os, name, refusing(errno.EPERM))
+        for name in ("chmod", "fchmod") if refused else ():  # some file systems do not do it
+            monkeypatch.setattr(os, name, refusing(refused))
         server.script["/token"] = [(200, TOKEN), (200, look)]
         before = os.umask(umask)
         try:
@@ -2374,6 +2374,13 @@ class TestClient:
             "grant_type": "refresh_token", "refresh_token": first["refresh_token"], "client_id": "demo"})]
         assert second != first["access_token"] and second == Client(profile=signed_in.profile).access_token(3599)
         signed_in.refresh()  # with the rotated refresh token: the server refuses any other
+
+    def test_a_new_token_that_ended_before_it_came_is_handed_out_with_a_word_about_the_clock(self, server, signed_in):
+        change(signed_in, expires_at=1)
+        server.extra["/token"] = {"expires_in": None, "expires_at": int(time.time()) - 999, "id_token": None}
+        signed_in.terminal = Played()
+        assert signed_in.access_token() == held(signed_in)["token"]["access_token"] and len(server.requests) == 1
+        assert signed_in.terminal.text == "cliauth: the new token has expired already; check this machine's clock\n"
 
     def test_without_a_new_refresh_token_the_old_one_stays_and_so_does_the_id_token(self, server, signed_in):
         before = held(signed_in)["token"]
@@ -3287,6 +3294,14 @@ class TestDemo:
         for name in ("code_challenge", "state", "nonce", "code_verifier") if flow == "browser" else ("device_code",):
             assert name in out
         assert '"email": "ada@example.com"' in out and not (tmp_path / "home").exists()
+
+    def test_where_nobody_reads_on_the_demo_ends_at_once(self):
+        with start("demo", "--yes") as process:
+            process.stderr.close()
+            while b"discovery" not in process.stdout.readline():
+                pass
+            process.stdout.close()
+            assert process.wait(20) == 4
 
     @pytest.mark.parametrize("change, answer", [
         ({}, 200), ({"code_verifier": "x" * 43}, 400), ({"code_verifier": ""}, 400), ({"code": "guessed"}, 400),

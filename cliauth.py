@@ -37,6 +37,7 @@ import os
 import sys
 import time
 
+NEEDED = f"Python {3.6} or newer"  # an older one cannot read this line, and shows it when it gives up
 
 def bad_import(error: Exception) -> str:
     """What to do where Python's own modules cannot be had, or are not its own; "" if nothing points to that."""
@@ -541,7 +542,7 @@ def read_pasted(text: str) -> "Json":
     """The parameters in what the person pasted: the whole address, its query alone, or a bare code; else ValueError."""
     text = text.strip().strip("<>'\"")
     if not printable(text):
-        raise ValueError("it is not on one line")
+        raise ValueError("it is not on one line, or holds other characters than addresses do")
     if not re.search(r"(^|[?&#])(code|error)=|://", text):
         return {"code": text}
     params = parse_form(re.sub(r"^([^?#&=]*|[\w.+-]+:[^?#]*)[?#]|#.*", "", text))
@@ -772,7 +773,8 @@ def exchange_with(url: str) -> "Iterator[None]":
             raise Unreachable(f"the certificate of {host} cannot be trusted: {text}; {helps}") from None
         if not isinstance(reason, (OSError, str)):
             raise InvalidResponse(f"{host} does not speak HTTP ({type(reason).__name__}); check the address") from None
-        raise Unreachable(f"{host} cannot be reached: {text}; check the network and the address") from None
+        raise Unreachable(f"{host} cannot be reached: {text}; check the address, the network, and any "
+                          "proxy") from None
 
 
 class Http:
@@ -880,8 +882,8 @@ def own_browser(entries: str, windows: bool, which: "Callable[[str], Optional[st
     import shlex
     for entry in entries.split(";" if windows else ":"):
         try:
-            argv = [entry] if which(entry) else shlex.split(entry, posix=not windows)
-            argv = [part.strip('"') for part in argv] if windows else argv  # which shlex leaves there
+            argv = [entry] if which(entry) else shlex.split(entry.rstrip(" &"), posix=not windows)  # & as of webbrowser
+            argv = [part.replace('"', "") for part in argv] if windows else argv  # which shlex leaves there
         except ValueError:
             continue
         found = which(argv[0]) if argv else ""
@@ -1304,8 +1306,11 @@ def checked(settings: "Json") -> "Json":
         raise UsageError("no client id; register a client at the provider and name it with --client-id")
     for name, value in settings.items():
         option = "--" + visible(name.replace("_", "-"))
-        if not all(text.isprintable() for text in (value if isinstance(value, list) else [str(value)])):
-            raise UsageError(f"{option} holds characters that cannot be sent; type it anew")
+        texts = value if isinstance(value, list) else [str(value)]
+        if isinstance(value, dict):  # --param; `claims` may have many lines
+            texts = [f"{key}{text}".replace("\n", "") for key, text in value.items()]
+        if not all(text.isprintable() for text in texts):
+            raise UsageError(f"{option} holds characters that cannot be sent; type it anew, in a UTF-8 locale")
         if value and name in SERVER and name != "provider":
             split_url(re.sub(r"\{[\w.]+\}", "x", value), option)
     taken = [name for name in settings.get("param", {}) if name in PROTOCOL]
@@ -1595,7 +1600,7 @@ class SignIn:
             try:
                 if not params and keyboard in ready:
                     params = self.pasted(self.terminal.read_line(keyboard), attempt)
-            except EOFError:
+            except (EOFError, OSError):  # or a terminal that is gone
                 typed = []
             if params:
                 return params
@@ -2490,6 +2495,12 @@ def web_server(answer: "Callable[[str, str, Json, Any], Reply]", tell: "Tell") -
     class Web(ThreadingTCPServer):
         daemon_threads, request_queue_size = True, 128
 
+        def process_request(self, *request: "Any") -> None:
+            try:
+                super().process_request(*request)
+            except RuntimeError:  # no thread can be started
+                self.process_request_thread(*request)
+
         def handle_error(self, *args: "Any") -> None:
             if not isinstance(sys.exc_info()[1], OSError):  # somebody hung up
                 super().handle_error(*args)
@@ -2521,7 +2532,11 @@ class DemoServer:
         from threading import Thread
         self.web = web_server(self.answer, self.tell)
         self.issuer = f"http://127.0.0.1:{self.web.server_address[1]}"
-        Thread(target=self.web.serve_forever, args=(0.005,), daemon=True).start()
+        try:
+            Thread(target=self.web.serve_forever, args=(0.005,), daemon=True).start()
+        except RuntimeError:
+            self.web.server_close()
+            raise Unreachable("the demo needs a thread, and can have none; raise the limit of processes") from None
         return self
 
     def __exit__(self, *_: "Any") -> None:
@@ -2849,9 +2864,10 @@ def command_request(client: Client, args: "argparse.Namespace") -> int:
     if raw.status >= 300:
         location = raw.headers.get("Location")
         said = Response(url, raw.status, raw.headers, b"", {"token": headers["Authorization"][len("Bearer "):]}).said
-        over = raw.status == 401 and not fixed and not client.status()["refreshable"]
+        over = raw.status == 401 and (fixed or not client.status()["refreshable"])
+        next_ = "set another CLIAUTH_ACCESS_TOKEN" if fixed else client.hint()
         client.terminal.note(f"cliauth: HTTP {raw.status} {said(raw.reason)}" + (
-            f", Location: {said(location)}" if location else f"; {client.hint()}" if over else ""))
+            f", Location: {said(location)}" if location else f"; {next_}" if over else ""))
     return 4 if raw.status >= 500 else 1 if raw.status >= 400 else 0
 
 
@@ -3060,6 +3076,11 @@ def obey(argv: "List[str]") -> int:
 
 def run(argv: "List[str]") -> int:
     """Answers `token` at once while it is valid, as a thousand times for each sign-in; SIGTERM ends the rest tidily."""
+    for descriptor in range(3):  # or the token file would get the number of a closed stderr
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
     if argv == ["token"]:
         client = Client()
         if given_token() or alive(client.read(), 60):
@@ -3083,23 +3104,18 @@ def run(argv: "List[str]") -> int:
 
 def typed() -> str:
     """What the person typed to start this program, as well as Python knows it."""
-    python, here = "python" if os.name == "nt" else "python3", os.path.basename(sys.argv[0])
+    python = "python" if os.name == "nt" else "python3"
     spec: "Any" = getattr(sys.modules["__main__"], "__spec__", None)
     if spec and spec.name != "__main__":  # which it is in a zipapp
         return f"{python} -m {re.sub('[.]__main__$', '', spec.name)}"
-    if here.endswith((".py", ".pyz")):
-        return f"{python} " + (here if os.path.exists(here) else f'"{sys.argv[0]}"')
+    if sys.argv[0].endswith((".py", ".pyz")):
+        return f"{python} " + (sys.argv[0] if re.match(r"[\w:./\\-]+\Z", sys.argv[0]) else f'"{sys.argv[0]}"')
     return COMMAND
 
 
 def main(argv: "Optional[List[str]]" = None) -> int:
     """The command line: returns the exit code, and raises nothing but the SystemExit of --help."""
     global COMMAND
-    for descriptor in range(3):  # or the token file would get the number of a closed stderr
-        try:
-            os.fstat(descriptor)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)
     for stream in (sys.stdout, sys.stderr):
         if os.name == "nt" and hasattr(stream, "reconfigure"):  # 3.7; a shell's $(…) would keep the CR of a CR LF
             stream.reconfigure(newline="\n")

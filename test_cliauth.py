@@ -759,7 +759,7 @@ class TestHTTP:
             nobody.bind(("127.0.0.1", 0))
             place = "127.0.0.1:%d" % nobody.getsockname()[1]
             words = fails(Unreachable, self.send, "http://%s%s" % (place, path))
-        assert words == place + " cannot be reached: Connection refused; check the network and the address"
+        assert words == place + " cannot be reached: Connection refused; check the address, the network, and any proxy"
 
     @table("host", ["id.example", "[:]", "[127.0.0.1]"])
     def test_a_host_that_python_cannot_spell_is_an_error_like_any_other(self, host, monkeypatch):
@@ -786,7 +786,7 @@ class TestHTTP:
         with talker(5.0) as place:
             monkeypatch.setattr(threading.Thread, "start", start)
             words = fails(Unreachable, http.open, "GET", "http://%s/" % place, timeout=0.1)
-        assert words == place + " cannot be reached: timed out; check the network and the address"
+        assert words == place + " cannot be reached: timed out; check the address, the network, and any proxy"
 
     def test_head_and_body_share_one_deadline(self, monkeypatch):
         given, result = [], cliauth.Background.result
@@ -921,11 +921,12 @@ class TestTerminal:
         ("BROWSER is set", [
             ("anywhere", {"BROWSER": "'a:gone:lynx:/bin/links:mine --new %s"}, LINUX, "lynx /bin/links mine",
              "mine --new %s"),
+            ("as Python's webbrowser takes it", {"BROWSER": "mine %s &"}, LINUX, "mine", "mine %s"),
             ("SSH", dict(SSH, BROWSER="mine", **TTY), LINUX, "mine", "mine"),
             ("Codespaces", {"CODESPACES": "true", "BROWSER": "mine"}, LINUX, "mine", "mine"),
             ("Windows", {"BROWSER": "gone;bad.cmd;D:\\B.BAT;C:\\ff.exe -x"}, "win32", "bad.cmd D:\\B.BAT C:\\ff.exe",
              "C:\\ff.exe -x"),
-            ("Windows, with quotes", {"BROWSER": '"C:\\ff.exe" "-x"'}, "win32", "C:\\ff.exe", "C:\\ff.exe -x"),
+            ("Windows, with quotes", {"BROWSER": '"C:\\ff.exe" -x="%s"'}, "win32", "C:\\ff.exe", "C:\\ff.exe -x=%s"),
             ("VS Code over SSH", dict(SSH, **CODE), LINUX, HELPER, HELPER),
             ("VS Code in WSL", CODE, WSL, HELPER, HELPER),
             ("a dev container", dict(CODE, REMOTE_CONTAINERS="true"), DOCKER, HELPER, HELPER)]),
@@ -1591,7 +1592,7 @@ class TestFlows:
             nobody.bind(("127.0.0.1", 0))
             host = "127.0.0.1:%d" % nobody.getsockname()[1]
             assert failure(Client("http://" + host, "ci").login, "client-credentials") == (
-                4, host + " cannot be reached: Connection refused; check the network and the address")
+                4, host + " cannot be reached: Connection refused; check the address, the network, and any proxy")
 
     @pytest.mark.parametrize("decision, answer, page, code, said", [
         ("allow", None, "Signed in", None, ""), ("deny", None, "Sign-in failed", 1, "the sign-in was denied: access_"),
@@ -1644,6 +1645,7 @@ class TestFlows:
         ("http.*", "", 3, "nothing was pasted, and stdin has ended; run: cliauth login where somebody can"),
         ("state=[^&]+", "state=x", 3, "nothing was pasted, and stdin has ended; run: cliauth login where somebody can"),
         (".*code=([^&]+).*", "\\1\nno", 3, "nothing was pasted, and stdin has ended; run: cliauth login where"),
+        ("https?", "\u00e9", 3, "nothing was pasted, and stdin has ended; run: cliauth login where somebody can"),
         ("iss=[^&]+", "iss=https://b.example", 1, "the answer is of another server: iss is https://b.example, not "),
         ("&iss=[^&]+", "", 1, "the answer is of another server: iss is missing, not "),
         ("code=[^&]+", "error=access_denied", 1, "the sign-in was denied: access_denied")])
@@ -3287,13 +3289,26 @@ class TestDemo:
     def test_the_demo_plays_a_whole_session_and_tells_each_step(self, tmp_path, flow, steps):
         process = run("demo", "--yes", *["--device"] * (flow == "device"), env={"CI": "true"})
         out = process.stdout.decode()
-        told = re.findall(r"^(?:\$ python3? cliauth.py (\w+)|  (GET|POST) +(/[^.\s]*) +\S+ +([0-9]+))", out, re.M)
+        told = re.findall(r"^(?:\$ python3? .*cliauth\.py\S? (\w+)|  (GET|POST) +(/[^.\s]*) +\S+ +([0-9]+))", out, re.M)
         assert process.returncode == 0 and ", ".join(" ".join(filter(None, step)) for step in told) == (
             "login, %s, token, refresh, POST /token 200, userinfo, GET /userinfo 200, logout, POST /revocation 200, "
             "POST /revocation 200, login" % steps)
         for name in ("code_challenge", "state", "nonce", "code_verifier") if flow == "browser" else ("device_code",):
             assert name in out
         assert '"email": "ada@example.com"' in out and not (tmp_path / "home").exists()
+
+    def test_where_threads_are_refused_the_server_answers_one_by_one_or_says_so(self, monkeypatch):
+        import socketserver
+
+        def refuse(*args):
+            raise RuntimeError("can't start new thread")
+
+        with Server() as server:
+            monkeypatch.setattr(socketserver.ThreadingMixIn, "process_request", refuse)
+            client_of(server).login("browser")
+        monkeypatch.setattr(threading.Thread, "start", refuse)
+        assert fails(Unreachable, Server().__enter__) == (
+            "the demo needs a thread, and can have none; raise the limit of processes")
 
     def test_where_nobody_reads_on_the_demo_ends_at_once(self):
         with start("demo", "--yes") as process:
@@ -3434,6 +3449,8 @@ class TestCommandLine:
         assert not server.requests and cli("token", "--min-ttl", "3601")[1] != token["access_token"] + "\n"
         monkeypatch.setenv("CLIAUTH_ACCESS_TOKEN", "given")
         assert cli("token") == (0, "given\n", "")
+        assert cli("request", server.issuer + "/userinfo")[::2] == (
+            1, "cliauth: HTTP 401 Unauthorized; set another CLIAUTH_ACCESS_TOKEN\n")
 
     @pytest.mark.parametrize("operation, protocol, host, answered", [
         ("get", "http", "HOST", True), ("get", "https", "HOST", False), ("store", "http", "HOST", False),
@@ -3524,6 +3541,7 @@ class TestCommandLine:
         (["login", "--issuer", "http://a.example", "--client-id", "x"], 2, "--issuer must begin with https://, or "),
         (LOGIN + ["x", "--param", "state=1"], 2, "--param cannot set state, which the protocol needs; leave it out\n"),
         (LOGIN + ["x", "--param", "state"], 2, "--param takes NAME=VALUE"),
+        (LOGIN + ["x", "--param", "claims={\n}", "--param", "hint=j\udcfc"], 2, "--param holds characters that cannot"),
         (["login", "--provider", "acme", "--client-id", "x"], 2, "no provider is called acme; there are github, "),
         (["login", "--client-secret-file", "/no"], 2, "--client-secret-file cannot be read from /no: No such file"),
         (["login", "--profile", "../x"], 2, "no profile can be called ../x; use letters, digits and . _ @ + -\n"),
@@ -3823,7 +3841,8 @@ class TestCommandLine:
         assert cli("token")[0] == 3
 
     @pytest.mark.parametrize("folder, argv, command", [
-        (HERE, [SCRIPT], "python cliauth.py"), (os.sep, [SCRIPT], 'python "%s"' % SCRIPT),
+        (HERE, ["cliauth.py"], "python cliauth.py"), (os.sep, [SCRIPT], "python " + (
+            SCRIPT if re.match(r"[\w:./\\-]+\Z", SCRIPT) else '"%s"' % SCRIPT)), ("", ["my 1.py"], 'python "my 1.py"'),
         (HERE, ["-m", "cliauth"], "python -m cliauth"), ("", ["cli.pyz"], "python cli.pyz"),
         ("", ["mine"], "cliauth"), ("", ["-m", "my.auth"], "python -m my.auth"),
         ("", ["-c", "import sys; sys.path[:0] = [%r]; import cliauth; sys.exit(cliauth.main())" % HERE], "cliauth"),
@@ -3832,7 +3851,7 @@ class TestCommandLine:
         with zipfile.ZipFile(str(tmp_path / "cli.pyz"), "w") as zipped:
             zipped.write(SCRIPT, "__main__.py")
         (tmp_path / "my").mkdir()
-        for name in ("mine", "my/auth.py"):
+        for name in ("mine", "my 1.py", "my/auth.py"):
             shutil.copy(SCRIPT, str(tmp_path / name))
         process = subprocess.run([sys.executable] + argv + ["token"], cwd=folder or str(tmp_path),
                                  stderr=subprocess.PIPE, timeout=20)
@@ -3910,6 +3929,7 @@ class TestCommandLine:
     @posix("shell that closes streams")
     @pytest.mark.parametrize("line, code, said", [
         ("token 2>&-", 0, ""), ("refresh >&- 2>&-", 0, ""), ("login --flow paste", 3, "nothing was pasted, and stdin "),
+        ("login --flow paste 0>main.out", 3, "nothing was pasted, and stdin has ended; run: "),  # it cannot be read
         ("login --client-secret-file -", 2, "--client-secret-file cannot be read from -: "),
         ("request -d @- https://a.example", 2, "-d cannot be read from -: it is closed; name another file"),
         ("token --format git get", 2, "git's question cannot be read from -: ")])
@@ -3918,10 +3938,10 @@ class TestCommandLine:
         (tmp_path / "main.py").write_text(
             "import os, sys; sys.path.insert(0, %r); import cliauth; code = cliauth.main(sys.argv[1:])\n"
             "sys.exit(code if all(os.fstat(each) for each in range(3)) else 99)" % HERE)
-        process = subprocess.run(["sh", "-c", "exec %s main.py %s <&-" % (sys.executable, line)], cwd=str(tmp_path),
+        process = subprocess.run(["sh", "-c", "exec %s main.py <&- %s" % (sys.executable, line)], cwd=str(tmp_path),
                                  stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=20)
         err = process.stderr.decode()
-        assert process.returncode == code and err.count("\n") == (1 if said else 0) + 4 * ("paste" in line)
+        assert process.returncode == code and err.count("\n") == (1 if said else 0) + 4 * ("paste" in line) + ("out" in line)
         assert not said or err.split("\n")[-2].startswith("cliauth: " + said)
 
     @pytest.mark.parametrize("argv", [["-m", "cliauth", "token"], ["-", "token"], ["-I", SCRIPT, "token"],

@@ -905,7 +905,8 @@ def find_browser(environ: "Any", platform: str, files: "Dict[str, str]",
     wsl = not container and ("WSL_INTEROP" in environ or "microsoft" in files.get("/proc/version", "").lower())
     ssh = environ.get("SSH_CONNECTION")  # SSH_TTY goes stale in tmux
     own = own_browser(environ.get("BROWSER", ""), windows, which)
-    helper = own and "/helpers/browser" in own[0]  # VS Code's: it forwards ports to its desktop, not to a web page
+    # VS Code's forwards ports to its desktop, not to a web page, as does Gitpod's own, which each of its terminals has
+    helper = own and ("/helpers/browser" in own[0] or own[0] == "/.supervisor/browser.sh")
     desktop = not cloud and (wsl or environ.get("REMOTE_CONTAINERS") or ssh and not environ.get("SSH_TTY"))
     if own and (desktop or not helper):
         return own, "BROWSER is set"

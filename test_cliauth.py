@@ -912,6 +912,7 @@ class TestTerminal:
             ("Wayland", {"WAYLAND_DISPLAY": "w"}, LINUX, "firefox", "firefox"),
             ("Windows", {}, "win32", "", "C:\\Windows" + RUNDLL),
             ("Windows elsewhere", {"SystemRoot": "D:\\W"}, "win32", "", "D:\\W" + RUNDLL),
+            ("Windows, where bad is bad.CMD", {"BROWSER": "bad"}, "win32", "bad>bad.CMD", "C:\\Windows" + RUNDLL),
             ("macOS", {}, "darwin", "", "/usr/bin/open"),
             ("Android", {"TERMUX_VERSION": "1"}, LINUX, "xdg-open", "xdg-open"),
             ("VS Code here", dict(DISPLAY, TERM_PROGRAM="vscode"), LINUX, "xdg-open", "xdg-open"),
@@ -922,6 +923,8 @@ class TestTerminal:
             ("anywhere", {"BROWSER": "'a:gone:lynx:/bin/links:mine --new %s"}, LINUX, "lynx /bin/links mine",
              "mine --new %s"),
             ("as Python's webbrowser takes it", {"BROWSER": "mine %s &"}, LINUX, "mine", "mine %s"),
+            ("with quotes", {"BROWSER": "\"mine\" 'a\"b' %s"}, LINUX, "mine", 'mine a"b %s'),
+            ("no Windows", {"BROWSER": "mine.cmd"}, LINUX, "mine.cmd", "mine.cmd"),
             ("SSH", dict(SSH, BROWSER="mine", **TTY), LINUX, "mine", "mine"),
             ("Codespaces", {"CODESPACES": "true", "BROWSER": "mine"}, LINUX, "mine", "mine"),
             ("Windows", {"BROWSER": "gone;bad.cmd;D:\\B.BAT;C:\\ff.exe -x"}, "win32", "bad.cmd D:\\B.BAT C:\\ff.exe",
@@ -945,7 +948,9 @@ class TestTerminal:
             ("Codespaces", dict(DISPLAY, CODESPACES="true"), LINUX, "xdg-open", NOTHING),
             ("its VS Code", dict(CODE, CODESPACES="true", REMOTE_CONTAINERS="true"), DOCKER, HELPER, NOTHING)]),
         ("GITPOD_WORKSPACE_URL is set" + AWAY, [
-            ("Gitpod", dict(DISPLAY, GITPOD_WORKSPACE_URL="x"), LINUX, "xdg-open", NOTHING)]),
+            ("Gitpod", dict(DISPLAY, GITPOD_WORKSPACE_URL="x"), LINUX, "xdg-open", NOTHING),
+            ("its terminals", {"GITPOD_WORKSPACE_URL": "x", "BROWSER": "/.supervisor/browser.sh"}, LINUX,
+             "/.supervisor/browser.sh", NOTHING)]),
         ("CLOUD_SHELL is set" + AWAY, [
             ("Cloud Shell", dict(DISPLAY, CLOUD_SHELL="true"), LINUX, "xdg-open", NOTHING)]),
         ("this is VS Code in a browser or through a tunnel" + AWAY, [
@@ -958,12 +963,15 @@ class TestTerminal:
             ("a server's console", {}, LINUX, "xdg-open", NOTHING),
             ("sudo over SSH", {"SUDO_UID": "1"}, LINUX, "xdg-open", NOTHING),
             ("WSL without Windows's programs", {}, WSL, "", NOTHING),
+            ("empty variables", {"DISPLAY": "", "CODESPACES": "", "BROWSER": ""}, LINUX, "xdg-open", NOTHING),
+            ("text browsers", {"BROWSER": "links2:elinks:browsh:carbonyl:www-browser:w3m"}, LINUX,
+             "links2 elinks browsh carbonyl www-browser w3m", NOTHING),
             ("a wrong BROWSER", {"BROWSER": "gone"}, LINUX, "", NOTHING)]),
         ("no browser is installed", [("X11", DISPLAY, LINUX, "lynx w3m", NOTHING)])])
     def test_where_it_runs_decides_how_auto_signs_in(self, reason, rows):
         for where, environ, files, installed, argv in rows:
             platform, files = (files, {}) if isinstance(files, str) else ("linux", files)
-            known = platform, files, {name: name for name in installed.split()}.get
+            known = platform, files, {name.split(">")[0]: name.split(">")[-1] for name in installed.split()}.get
             argv, flows = argv.split(), ["browser"] * bool(argv) + ["device", "paste"]
             assert cliauth.choose_flows(environ, *known, True) == (argv, flows, reason), where
             assert cliauth.choose_flows(environ, *known, False) == (
@@ -975,12 +983,19 @@ class TestTerminal:
 
     @table("environ, name", [
         ({}, ""), ({"CI": "woodpecker"}, "CI"), ({"CI": "False"}, ""), ({"CI": "0"}, ""), ({"CI": ""}, ""),
+        ({"CI": "no"}, ""), ({"CI": "off"}, ""),
         ({"CI": "false", "TF_BUILD": "True"}, "TF_BUILD")] + [({name: "x"}, name) for name in (
             "GITHUB_ACTIONS", "GITLAB_CI", "TF_BUILD", "JENKINS_URL", "BUILDKITE", "TEAMCITY_VERSION",
             "CODEBUILD_BUILD_ARN")])
     def test_in_a_ci_job_nobody_is_there(self, environ, name):
         flows, reason = cliauth.choose_flows(dict(environ, BROWSER="x"), "linux", {}, {"x": "x"}.get, True)[1:]
         assert (bool(flows), reason) == (not name, name + " is set" if name else "BROWSER is set")
+
+    def test_three_files_tell_of_containers_and_of_wsl(self, monkeypatch):
+        monkeypatch.setattr("builtins.open", lambda path, **how: io.StringIO("text of " + path))
+        monkeypatch.setattr(cliauth, "choose_flows", lambda environ, platform, files, *_: files)
+        assert Terminal().surroundings() == {
+            path: "text of " + path for path in ("/.dockerenv", "/run/.containerenv", "/proc/version")}
 
     def test_the_browser_of_this_machine_may_have_a_space_in_its_name(self, monkeypatch, tmp_path):
         (tmp_path / "my browser.exe").touch(0o755)
@@ -3941,7 +3956,8 @@ class TestCommandLine:
         process = subprocess.run(["sh", "-c", "exec %s main.py <&- %s" % (sys.executable, line)], cwd=str(tmp_path),
                                  stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=20)
         err = process.stderr.decode()
-        assert process.returncode == code and err.count("\n") == (1 if said else 0) + 4 * ("paste" in line) + ("out" in line)
+        lines = (1 if said else 0) + 4 * ("paste" in line) + ("out" in line)
+        assert process.returncode == code and err.count("\n") == lines
         assert not said or err.split("\n")[-2].startswith("cliauth: " + said)
 
     @pytest.mark.parametrize("argv", [["-m", "cliauth", "token"], ["-", "token"], ["-I", SCRIPT, "token"],

@@ -275,7 +275,7 @@ def world(tmp_path_factory):
         Path("secret").write_text(SECRET)
         patch.setattr(cliauth, "time", Clock())
         patch.setattr(cliauth, "build_parser", lambda *_: parser)
-        patch.setattr(cliauth.Terminal, "browser", lambda _: (["person"], "it is played"))
+        patch.setattr(cliauth.Terminal, "surroundings", lambda *_: (["person"], ["browser"], "it is played"))
         patch.setattr(cliauth.Terminal, "open_browser", lambda *_: None)
         patch.setattr(cliauth.Terminal, "say", said)
         patch.setattr(os, "fsync", lambda _: None)

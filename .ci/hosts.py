@@ -764,7 +764,7 @@ def test_ways_to_start(host, way):
     (script, hint), prefix = WAYS[way], through(f"<'{SCRIPT}'" if " - " in way else "")
     script = script(place)
     if hint == "the file":
-        hint = f'python3 "{script[0]}"'
+        hint = f"python3 {script[0]}"
     if way == "a read-only folder":
         needs(*MOUNTED, "mount -t tmpfs none /mnt")
         prefix = [*MOUNTED, BIND_READ_ONLY, place]

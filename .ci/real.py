@@ -447,7 +447,7 @@ def test_who_gets_none_is_told_what_helps_and_at_the_end_what_to_type(cli, brows
     token = cli.run("token").out.strip()  # for as long as it lives, which is less than the minute asked for
     assert provider.accepts(token)
     wait_until(lambda: not provider.accepts(token))
-    _, _, words = cli.run("token", code=3).complaint.partition("run: python3 cliauth.py ")
+    words = cli.run("token", code=3).complaint.rpartition("cliauth.py ")[2]
     in_the_browser(cli, browser, *shlex.split(words))
     assert provider.accepts(cli.run("token").out.strip())
 

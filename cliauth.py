@@ -41,18 +41,18 @@ NEEDED = f"Python {3.6} or newer"  # an older one cannot read this line, and sho
 
 def bad_import(error: Exception) -> str:
     """What to do where Python's own modules cannot be had, or are not its own; "" if nothing points to that."""
-    own, trace = os.path.dirname(os.__file__), error.__traceback__
+    own, trace = os.path.dirname(getattr(os, "__file__", "")), error.__traceback__
     known = getattr(sys, "stdlib_module_names", None) or [  # 3.10
-        name.split(".")[0] for folder in sys.path if folder.startswith(own) and os.path.isdir(folder)
+        name.split(".")[0] for folder in (own, os.path.join(own, "lib-dynload")) if os.path.isdir(folder)
         for name in os.listdir(folder)]
-    files = [str(getattr(error, "filename", ""))] + [
-        str(getattr(module, "__file__", "")) for name, module in list(sys.modules.items()) if "." not in name]
+    broken = str(getattr(error, "filename", ""))  # a SyntaxError's
+    files = {os.path.basename(broken)[:-3]: broken}
+    files.update((name, str(getattr(module, "__file__", ""))) for name, module in list(sys.modules.items()))
     while trace:  # a module that failed is among those no more
-        files.append(trace.tb_frame.f_code.co_filename)
+        files[trace.tb_frame.f_globals.get("__name__", "")] = trace.tb_frame.f_code.co_filename
         trace = trace.tb_next
-    for file in files:
-        module = os.path.dirname(file) if os.path.basename(file) == "__init__.py" else file[:-3]
-        if os.path.basename(module) in known and os.path.isfile(file) and not file.startswith(own):
+    for name, file in files.items():
+        if name in known and file.endswith(".py") and os.path.isfile(file) and not file.startswith(own):
             return f"{ascii(file)} hides Python's own module of that name; rename it"
     lacking = next((each.name for each in (error, error.__context__) if isinstance(each, ImportError)), "")
     return f"this Python lacks the module {lacking}; install all of it (Debian: apt install python3)" if lacking else ""
@@ -812,7 +812,8 @@ class Http:
         from urllib import request
         director = request.OpenerDirector()
         director.addheaders = [("User-Agent", f"cliauth/{__version__} (Python {sys.version.split()[0]})")]
-        director.add_handler(request.HTTPSHandler(context=self.tls()) if scheme == "https" else request.HTTPHandler())
+        context = self.tls() if scheme == "https" else None  # first: without ssl there is no HTTPSHandler
+        director.add_handler(request.HTTPSHandler(context=context) if context else request.HTTPHandler())
         if host not in LOOPBACK and not request.proxy_bypass(host):
             proxy = request.getproxies().get(scheme) or request.getproxies().get("all")
             if proxy and not re.match(r"(?i)(http://)?([^/]*@)?([^:/@]+|\[[^/@]+\])(:\d+)?(/|\Z)", proxy):
@@ -1036,17 +1037,19 @@ class Terminal:
         except OSError as error:
             self.note(f"The browser did not start ({error.strerror or error}); open the address yourself.")
 
-    def keyboard(self, terminal_only: bool) -> "Any":
+    @contextmanager
+    def keyboard(self, terminal_only: bool) -> "Iterator[Any]":
         """What select waits for and read_line reads, None where nobody types; on Windows a socket that is fed."""
         try:
-            fd = sys.stdin.fileno()
+            fd: "Any" = sys.stdin.fileno()
             if terminal_only and not (self.interactive() and os.isatty(fd) and (  # and not in the background: SIGTTIN
                     not hasattr(os, "tcgetpgrp") or os.tcgetpgrp(fd) == os.getpgrp())):
-                return None
+                fd = None
         except (AttributeError, OSError, ValueError):
-            return None
-        if os.name != "nt":
-            return fd
+            fd = None
+        if fd is None or os.name != "nt":
+            yield fd
+            return
         import socket
         ours, theirs = socket.socketpair()
 
@@ -1056,7 +1059,8 @@ class Terminal:
                     theirs.sendall(data)
 
         Background(pump)
-        return ours
+        with ours:
+            yield ours
 
     def read_line(self, keyboard: "Any") -> "Optional[str]":
         """The next line, None while it is incomplete; EOFError when nothing more will come.
@@ -1085,13 +1089,13 @@ FAILED = PAGE.format(title="Sign-in failed", mark="✗", colour="#d0453b",
                      text="The terminal says why, and what to do next. You can return to it.")
 NOT_HERE = PAGE.format(title="Nothing to see here", mark="·", colour="#888",
                        text="The sign-in goes on where it was begun; return to the terminal.")
-REASONS = {200: "OK", 400: "Bad Request", 404: "Not Found", 405: "Method Not Allowed"}
 
 
 def http_page(status: int, page: str) -> bytes:
     """A whole HTTP response that no cache, frame, script or other origin gets anything from."""
+    from http import HTTPStatus
     body = page.encode()
-    return (f"HTTP/1.1 {status} {REASONS[status]}\r\nContent-Type: text/html; charset=utf-8\r\n"
+    return (f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nContent-Type: text/html; charset=utf-8\r\n"
             f"Content-Length: {len(body)}\r\nConnection: close\r\nCache-Control: no-store\r\n"
             "Referrer-Policy: no-referrer\r\nX-Content-Type-Options: nosniff\r\n"
             "Content-Security-Policy: default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'\r\n\r\n"
@@ -1270,7 +1274,7 @@ class Listener:
 
 # ─── 8 Flows ── the conversations with an authorization server; only here protocol, HTTP and terminal meet ───────────
 
-SLICE = 0.2 if os.name == "nt" else 0.5  # seconds between looks at the clock: Ctrl-C may just miss one elsewhere too
+SLICE = 0.2  # seconds between looks at the clock: on Windows Ctrl-C waits for one, elsewhere it may just miss select
 PLACES = ("issuer", "provider", "token_endpoint")  # what names a server
 SERVER = PLACES + ("authorization_endpoint", "device_authorization_endpoint", "revocation_endpoint",
                    "userinfo_endpoint", "end_session_endpoint")
@@ -1568,12 +1572,8 @@ class SignIn:
             self.terminal.say(f"To sign in, open this address{where}:\n\n    {address}\n")
             if argv:
                 self.terminal.open_browser(argv, address)
-            keyboard = self.terminal.keyboard(terminal_only=listener is not None)
-            try:
+            with self.terminal.keyboard(terminal_only=listener is not None) as keyboard:
                 params = self.wait(listener, keyboard, attempt, redirect_uri)
-            finally:
-                if os.name == "nt" and keyboard:
-                    keyboard.close()
             self.terminal.trace(f"< the browser's answer: {visible(', '.join(params))}")
             code = self.server.believe(lambda: read_callback(params, self.server.issuer(), "state" in params and bool(
                 self.server.metadata.get("authorization_response_iss_parameter_supported"))))
@@ -1920,7 +1920,7 @@ class TokenFile:
             size = len(self.read_bytes() or b"")
             if os.path.lexists(temporary):
                 in_turn(os.unlink, temporary)
-            file = os.fdopen(open_private(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "wb", 0)
+            file = os.fdopen(in_turn(open_private, temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "wb", 0)
 
         def save(data: bytes) -> None:
             if len(data) > self.LIMIT:
@@ -2467,10 +2467,29 @@ def redirect(request: "Json", answer: "Json") -> "Reply":
     return 302, {"Location": with_query(request["redirect_uri"], {**answer, "state": request.get("state")})}, b""
 
 
+def threaded(handler: "Any") -> "Any":
+    """A server on a free loopback port with a thread for each connection, as long as there are any."""
+    from socketserver import ThreadingTCPServer  # HTTPServer looks up this machine's name, which can take a minute
+
+    class Web(ThreadingTCPServer):
+        daemon_threads, request_queue_size = True, 128
+
+        def process_request(self, *request: "Any") -> None:
+            try:
+                super().process_request(*request)
+            except RuntimeError:  # no thread can be started
+                self.process_request_thread(*request)
+
+        def handle_error(self, *args: "Any") -> None:
+            if not isinstance(sys.exc_info()[1], OSError):  # somebody hung up
+                super().handle_error(*args)
+
+    return Web(("127.0.0.1", 0), handler)
+
+
 def web_server(answer: "Callable[[str, str, Json, Any], Reply]", tell: "Tell") -> "Any":
     """An HTTP server on a free loopback port; each request gets answer(method, path, parameters, headers)."""
     from http.server import BaseHTTPRequestHandler
-    from socketserver import ThreadingTCPServer  # HTTPServer looks up this machine's name, which can take a minute
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -2493,20 +2512,7 @@ def web_server(answer: "Callable[[str, str, Json, Any], Reply]", tell: "Tell") -
         def log_message(self, *args: "Any") -> None:
             pass
 
-    class Web(ThreadingTCPServer):
-        daemon_threads, request_queue_size = True, 128
-
-        def process_request(self, *request: "Any") -> None:
-            try:
-                super().process_request(*request)
-            except RuntimeError:  # no thread can be started
-                self.process_request_thread(*request)
-
-        def handle_error(self, *args: "Any") -> None:
-            if not isinstance(sys.exc_info()[1], OSError):  # somebody hung up
-                super().handle_error(*args)
-
-    return Web(("127.0.0.1", 0), Handler)
+    return threaded(Handler)
 
 
 class DemoServer:
@@ -3103,26 +3109,31 @@ def run(argv: "List[str]") -> int:
             signal.signal(signal.SIGTERM, before)
 
 
-def typed() -> str:
+def started_by() -> str:
     """What the person typed to start this program, as well as Python knows it."""
     python = "python" if os.name == "nt" else "python3"
     spec: "Any" = getattr(sys.modules["__main__"], "__spec__", None)
     if spec and spec.name != "__main__":  # which it is in a zipapp
-        return f"{python} -m {re.sub('[.]__main__$', '', spec.name)}"
+        return f"{python} -m {spec.name.replace('.__main__', '')}"
     if sys.argv[0].endswith((".py", ".pyz")):
-        return f"{python} " + (sys.argv[0] if re.match(r"[\w:./\\-]+\Z", sys.argv[0]) else f'"{sys.argv[0]}"')
+        return f"{python} " + (sys.argv[0] if re.match(r"[\w:./\\-]+\Z", sys.argv[0]) else f'"{visible(sys.argv[0])}"')
     return COMMAND
 
 
-def main(argv: "Optional[List[str]]" = None) -> int:
-    """The command line: returns the exit code, and raises nothing but the SystemExit of --help."""
+def arguments(argv: "Optional[List[str]]") -> "List[str]":
+    """The arguments, once the streams are there and the hints name what was typed."""
     global COMMAND
     for stream in (sys.stdout, sys.stderr):
         if os.name == "nt" and hasattr(stream, "reconfigure"):  # 3.7; a shell's $(…) would keep the CR of a CR LF
             stream.reconfigure(newline="\n")
     if argv is None and COMMAND == "cliauth":
-        COMMAND = typed()
-    return guarded(lambda: run(list(sys.argv[1:] if argv is None else argv)))
+        COMMAND = started_by()
+    return list(sys.argv[1:] if argv is None else argv)
+
+
+def main(argv: "Optional[List[str]]" = None) -> int:
+    """The command line: returns the exit code, and raises nothing but the SystemExit of --help."""
+    return guarded(lambda: run(arguments(argv)))
 
 
 if __name__ == "__main__":

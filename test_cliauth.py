@@ -8,6 +8,8 @@ interface, a person is played by it, and where the claim is about processes, pro
 """
 import contextlib
 import errno
+import functools
+import importlib
 import io
 import json
 import os
@@ -1075,35 +1077,36 @@ class TestTerminal:
         (reading, writing), terminal = os.pipe(), Terminal()
         with open(reading) as stdin:
             monkeypatch.setattr(sys, "stdin", stdin)
-            assert terminal.keyboard(terminal_only=True) is None  # a pipe is not where somebody types
-            keyboard = terminal.keyboard(terminal_only=False)
-            assert WINDOWS or keyboard == reading
-            for data, line in ((b"ha", None), (b"lf \r\nne", "half"), (b"xt\n", "next"), (b"l\xff", None)):
-                os.write(writing, data)
-                assert terminal.read_line(keyboard) == line
-            typed, terminal.typed = terminal.typed, b"x" * (1 << 20)
-            os.write(writing, b"y")
-            with pytest.raises(EOFError):  # nobody types a line of a megabyte
-                terminal.read_line(keyboard)
-            terminal.typed = typed
-            os.close(writing)
-            assert terminal.read_line(keyboard) == "l\ufffd"
-            with pytest.raises(EOFError):
-                terminal.read_line(keyboard)
-            if WINDOWS:  # where select takes sockets alone
-                keyboard.close()
+            with terminal.keyboard(terminal_only=True) as nobody:
+                assert nobody is None  # a pipe is not where somebody types
+            with terminal.keyboard(terminal_only=False) as keyboard:
+                assert WINDOWS or keyboard == reading
+                for data, line in ((b"ha", None), (b"lf \r\nne", "half"), (b"xt\n", "next"), (b"l\xff", None)):
+                    os.write(writing, data)
+                    assert terminal.read_line(keyboard) == line
+                typed, terminal.typed = terminal.typed, b"x" * (1 << 20)
+                os.write(writing, b"y")
+                with pytest.raises(EOFError):  # nobody types a line of a megabyte
+                    terminal.read_line(keyboard)
+                terminal.typed = typed
+                os.close(writing)
+                assert terminal.read_line(keyboard) == "l\ufffd"
+                with pytest.raises(EOFError):
+                    terminal.read_line(keyboard)
         for closed in (stdin, None, io.StringIO()):
             monkeypatch.setattr(sys, "stdin", closed)
-            assert terminal.keyboard(terminal_only=False) is None
+            with terminal.keyboard(terminal_only=False) as nobody:
+                assert nobody is None
 
     def test_from_a_terminal_is_read_in_the_foreground_alone(self, monkeypatch):
         master, slave = terminal_pair()
         with open(slave, closefd=False) as stdin, open(slave, "w") as stderr, open(master, "rb", 0):
             monkeypatch.setattr(sys, "stdin", stdin)
             monkeypatch.setattr(sys, "stderr", stderr)
-            for off, keyboard in ((0, slave), (1, None)):  # in the background SIGTTIN would stop us
+            for off, expected in ((0, slave), (1, None)):  # in the background SIGTTIN would stop us
                 monkeypatch.setattr(os, "tcgetpgrp", lambda fd, off=off: os.getpgrp() + off)
-                assert Terminal().keyboard(terminal_only=True) == keyboard
+                with Terminal().keyboard(terminal_only=True) as keyboard:
+                    assert keyboard == expected
 
 
 # ─── 7 Loopback ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -3298,17 +3301,18 @@ def test_the_readme_has_the_command_line_of_the_five_that_this_was_begun_for():
 class TestDemo:
     """A server to throw away, and a whole session with it; strict, so that tests against it mean something."""
 
-    @pytest.mark.parametrize("flow, steps", [
-        ("browser", "GET /authorization 200, POST /decision 302, POST /token 200"),
-        ("device", "POST /device_authorization 200, GET /device 200, POST /decision 200, POST /token 200")])
-    def test_the_demo_plays_a_whole_session_and_tells_each_step(self, tmp_path, flow, steps):
-        process = run("demo", "--yes", *["--device"] * (flow == "device"), env={"CI": "true"})
+    @pytest.mark.parametrize("options, env, steps", [  # it plays the person where it is told, and where nobody is
+        (["--yes"], {"BROWSER": sys.executable}, "GET /authorization 200, POST /decision 302, POST /token 200"),
+        (["--device"], {"CI": "true"}, "POST /device_authorization 200, GET /device 200, POST /decision 200, "
+         "POST /token 200")])
+    def test_the_demo_plays_a_whole_session_and_tells_each_step(self, tmp_path, options, env, steps):
+        process = run("demo", *options, env=env)
         out = process.stdout.decode()
         told = re.findall(r"^(?:\$ python3? .*cliauth\.py\S? (\w+)|  (GET|POST) +(/[^.\s]*) +\S+ +([0-9]+))", out, re.M)
         assert process.returncode == 0 and ", ".join(" ".join(filter(None, step)) for step in told) == (
             "login, %s, token, refresh, POST /token 200, userinfo, GET /userinfo 200, logout, POST /revocation 200, "
             "POST /revocation 200, login" % steps)
-        for name in ("code_challenge", "state", "nonce", "code_verifier") if flow == "browser" else ("device_code",):
+        for name in ("code_challenge", "state", "nonce", "code_verifier") if "--yes" in options else ("device_code",):
             assert name in out
         assert '"email": "ada@example.com"' in out and not (tmp_path / "home").exists()
 
@@ -3327,11 +3331,10 @@ class TestDemo:
 
     def test_where_nobody_reads_on_the_demo_ends_at_once(self):
         with start("demo", "--yes") as process:
-            process.stderr.close()
             while b"discovery" not in process.stdout.readline():
                 pass
             process.stdout.close()
-            assert process.wait(20) == 4
+            assert b"Traceback" not in process.stderr.read() and process.wait(20) == 4
 
     @pytest.mark.parametrize("change, answer", [
         ({}, 200), ({"code_verifier": "x" * 43}, 400), ({"code_verifier": ""}, 400), ({"code": "guessed"}, 400),
@@ -3518,8 +3521,8 @@ class TestCommandLine:
 
     def test_logout_in_the_browser_too_of_all_profiles_and_for_good(self, server, signed_in, cli, monkeypatch):
         opened = []
-        monkeypatch.setattr(Terminal, "surroundings", lambda *_: (["browser"], ["browser"], ""))
-        monkeypatch.setattr(Terminal, "open_browser", lambda self, argv, url: opened.append(url))
+        monkeypatch.setattr(Terminal, "surroundings", lambda *_: (["opener"], ["browser"], ""))
+        monkeypatch.setattr(Terminal, "open_browser", lambda _, argv, url: opened.extend([url] * argv.count("opener")))
         change(signed_in, metadata=dict(held(signed_in)["metadata"], end_session_endpoint=server.issuer + "/bye"))
         code, out, err = cli("logout", "--browser")
         assert (code, out, opened) == (0, "", [server.issuer + "/bye?client_id=demo"]) and opened[0] in err
@@ -3566,6 +3569,9 @@ class TestCommandLine:
                      "--token-", marks=posix("such names")),
         (["status", "--token-file", "a", "--profile", "\x1b"], 3, "nobody is signed in as \\x1b; run: cliauth login "),
         (["request"], 2, "the following arguments are required: "),
+        (["request", "GET", "I", "I"], 2, "request takes a method and an address; run: cliauth request --help\n"),
+        (["token", "get"], 2, "token takes no argument but with --format git; run: cliauth token --help\n"),
+        (LOGIN + ["x", "--client-secret-file", os.devnull], 2, "there is no client secret in "),
         (LOGIN + ["x", "--flow", "client-credentials"], 1, "I/token answered 401 invalid_client"),
         (LOGIN + ["x"], 3, "nobody can sign in here: there is no display, and stderr is no terminal; use "),
         (LOGIN + ["x", "--flow", "paste"], 3, "nothing was pasted, and stdin has ended; run: cliauth login where"),
@@ -3576,6 +3582,35 @@ class TestCommandLine:
         status, out, err = cli(*(server.issuer if word == "I" else word for word in argv))
         assert (status, out) == (code, "")
         assert (err.split("\n")[-2] + "\n").startswith("cliauth: " + said.replace("I/", server.issuer + "/"))
+
+    def test_nobody_is_there_in_a_ci_job_whatever_the_provider_offers(self, cli, monkeypatch):
+        monkeypatch.setenv("CI", "1")
+        for provider in ("github", "gitlab"):
+            code, _, err = cli("login", "--provider", provider, "--client-id", "x")
+            assert code == 3 and err.startswith("cliauth: nobody can sign in here: CI is set; use --flow client-cred")
+
+    def test_what_else_commands_say_of_what_is_missing(self, server, signed_in, cli, monkeypatch):
+        assert json.loads(cli("refresh", "--json")[1]) == json.loads(cli("status", "--json")[1])
+        server.extra["/token"] = {"id_token": None}
+        change(signed_in, token=dict(held(signed_in)["token"], id_token=None))
+        assert cli("token", "--id-token") == (2, "", "cliauth: the provider gave no id_token; sign in with --scope "
+                                              "openid\n")
+        assert cli("logout", "--browser")[2].endswith(".\nThe provider names no end_session_endpoint; sign out on its "
+                                                      "own page.\n")
+        with open(os.path.join(signed_in.file.folder, "broken.json"), "w") as file:
+            file.write("{")
+        code, out, err = cli("list")
+        assert (code, out) == (0, "* %s  signed out\n" % signed_in.profile) and "broken.json cannot be used: " in err
+        os.unlink(os.path.join(signed_in.file.folder, "current"))
+        assert cli("token")[2].endswith(": no profile is the current one; run: cliauth switch %s\n" % signed_in.profile)
+        monkeypatch.setenv("CLIAUTH_ACCESS_TOKEN", "a b")
+        assert cli("token") == (2, "", "cliauth: CLIAUTH_ACCESS_TOKEN holds no token; unset it\n")
+
+    def test_a_damaged_current_profile_is_in_nobodys_way_who_names_another(self, server, signed_in, cli):
+        with open(signed_in.file.path, "w") as file:
+            file.write("{")
+        assert cli("token")[0] == 2 and cli("token", "--profile", "other")[0] == 3
+        assert Client("https://id.example", "x").locate().path.endswith("id.example_x.json")
 
     @pytest.mark.parametrize("argv", [
         ["login", "--client-secret=hunter2"], ["login", "--client-secret", "hunter2"], ["hunter2"],
@@ -3623,11 +3658,12 @@ class TestCommandLine:
     def test_request_sends_the_token_and_what_it_is_told(
             self, server, signed_in, cli, tmp_path, options, stdin, received):
         (tmp_path / "body").write_text('{"x":1}')
-        server.script["/api"] = [(200, "körper"), (201, "")]
+        server.script["/api"] = [(200, "körper"), (201, ""), (200, "")]
         options = [word.replace("FILE", str(tmp_path / "body")) for word in options]
         assert cli("request", server.issuer + "/api", *options, stdin=stdin) == (0, "körper", "")
         assert cli("request", "post", server.issuer + "/api", "-H", "X-A:  b ", "-H", "Accept: a/b") == (0, "", "")
         assert server.requests[1][3]["Accept"] == "a/b"
+        assert cli("request", "POST", "-d", "a=1", server.issuer + "/api") == (0, "", "")
         verb, _, params, headers = server.requests[0]
         assert (verb, params, headers["Content-Type"]) == received and headers["User-Agent"].startswith("cliauth/")
         assert headers["Authorization"] == "Bearer " + held(signed_in)["token"]["access_token"]
@@ -3734,7 +3770,7 @@ class TestCommandLine:
                 with contextlib.suppress(ConnectionError):  # the oldest make room
                     each.sendall(((idle + forged)[number % 12] + "x" * 70000 * (number == 290)).encode("latin-1"))
             heard = b"".join(iter(lambda: crowd[-1].recv(1 << 16), b""))
-            if not WINDOWS and os.path.exists("/proc/self/stat"):  # Linux, but for a bare chroot
+            if not WINDOWS and os.path.exists("/proc/self/stat"):  # Linux, but for a bare chroot; wine shows it too
                 before = computed()
                 with pytest.raises(subprocess.TimeoutExpired):
                     process.wait(0.3)
@@ -3788,6 +3824,7 @@ class TestCommandLine:
                      SSH_CONNECTION="x", CLIAUTH_CLIENT_SECRET="s3cret"),
             input=b"typed", stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=20)
         assert (process.returncode, process.stdout) == (0, b"") and b"noise" not in process.stderr
+        assert b"paste here" not in process.stderr  # stdin is no terminal: what is in it belongs to somebody else
         assert process.stderr.startswith(b"Signing in by browser: BROWSER is set. For another way: --flow device or ")
         seen = (tmp_path / "seen").read_text()
         assert server.asked("/token")[0]["code_verifier"] not in seen and "s3cret" not in seen
@@ -3855,18 +3892,22 @@ class TestCommandLine:
         monkeypatch.setenv("CLIAUTH_CLIENT_ID", "other")  # beats the preset, and is not whom the tokens are for
         assert cli("token")[0] == 3
 
+    IMPORTED = "import sys; sys.path[:0] = [%r]; import cliauth; %%s; sys.exit(cliauth.main())" % HERE
+
     @pytest.mark.parametrize("folder, argv, command", [
         (HERE, ["cliauth.py"], "python cliauth.py"), (os.sep, [SCRIPT], "python " + (
             SCRIPT if re.match(r"[\w:./\\-]+\Z", SCRIPT) else '"%s"' % SCRIPT)), ("", ["my 1.py"], 'python "my 1.py"'),
         (HERE, ["-m", "cliauth"], "python -m cliauth"), ("", ["cli.pyz"], "python cli.pyz"),
-        ("", ["mine"], "cliauth"), ("", ["-m", "my.auth"], "python -m my.auth"),
-        ("", ["-c", "import sys; sys.path[:0] = [%r]; import cliauth; sys.exit(cliauth.main())" % HERE], "cliauth"),
+        ("", ["mine"], "cliauth"), ("", ["-m", "my.auth"], "python -m my.auth"), ("", ["-m", "my"], "python -m my"),
+        ("", ["-c", IMPORTED % "pass"], "cliauth"),
+        ("", ["-c", IMPORTED % "cliauth.COMMAND = 'mine'; sys.argv[0] = 'm.py'"], "mine"),
+        ("", ["-c", IMPORTED % "sys.argv[0] = '/e\\x1b.py'"], 'python "/e\\x1b.py"'),
         (HERE, ["-c", "exec(open('cliauth.py', encoding='utf-8').read())"], "cliauth")])
     def test_what_to_type_next_can_be_typed_where_it_was_started(self, folder, argv, command, tmp_path):
         with zipfile.ZipFile(str(tmp_path / "cli.pyz"), "w") as zipped:
             zipped.write(SCRIPT, "__main__.py")
         (tmp_path / "my").mkdir()
-        for name in ("mine", "my 1.py", "my/auth.py"):
+        for name in ("mine", "my 1.py", "my/auth.py", "my/__main__.py"):
             shutil.copy(SCRIPT, str(tmp_path / name))
         process = subprocess.run([sys.executable] + argv + ["token"], cwd=folder or str(tmp_path),
                                  stderr=subprocess.PIPE, timeout=20)
@@ -3887,10 +3928,32 @@ class TestCommandLine:
         words = r"cliauth: '.*%s\.py' hides Python's own module of that name; rename it\r?\n\Z" % name
         assert process.returncode == 2 and re.match(words, process.stderr.decode())
 
-    @pytest.mark.parametrize("lacking", ["json", "argparse", "shutil"])
-    def test_what_a_minimal_python_lacks_is_named_with_the_remedy(self, lacking):
+    def test_whoever_imports_it_hears_of_such_a_file_by_the_error_itself(self, tmp_path):
+        (tmp_path / "json.py").write_text("import nowhere")
+        shutil.copy(SCRIPT, str(tmp_path / "cliauth.py"))
+        code = "try:\n    import cliauth\nexcept ImportError as error:\n    print(error.name)"
+        assert subprocess.check_output([sys.executable, "-c", code], cwd=str(tmp_path)).split() == [b"nowhere"]
+
+    @pytest.mark.parametrize("where", ["a package", "a frozen module", "a program without a library in files"])
+    def test_no_file_is_blamed_that_hides_nothing(self, monkeypatch, tmp_path, capsys, where):
+        (tmp_path / "mine").mkdir()
+        for name, text in (("__init__", ""), ("token", "def work():\n    return {}['S3CRET']")):
+            (tmp_path / "mine" / (name + ".py")).write_text(text)
+        monkeypatch.syspath_prepend(str(tmp_path))
+        work = importlib.import_module("mine.token").work
+        if "frozen" in where:
+            work = functools.partial(os.path.join, 1)
+        elif "without" in where:
+            monkeypatch.delattr(os, "__file__")
+        assert cliauth.guarded(work) == 1 and " unforeseen " in capsys.readouterr().err
+        del sys.modules["mine"], sys.modules["mine.token"]
+
+    @pytest.mark.parametrize("lacking, line", [
+        ("json", "demo"), ("argparse", "demo"), ("shutil", "demo"),
+        ("ssl", "login --device --client-id x --issuer https://127.0.0.1:1")])
+    def test_what_a_minimal_python_lacks_is_named_with_the_remedy(self, lacking, line):
         code = "import runpy, sys; sys.modules[%r] = None; runpy.run_path(%r, None, '__main__')" % (lacking, SCRIPT)
-        process = subprocess.run([sys.executable, "-c", code, "demo"], timeout=20, stderr=subprocess.PIPE,
+        process = subprocess.run([sys.executable, "-c", code] + line.split(), timeout=20, stderr=subprocess.PIPE,
                                  stdout=subprocess.PIPE)
         assert (process.returncode, process.stderr.decode().rstrip()) == (
             2, "cliauth: this Python lacks the module %s; install all of it (Debian: apt install python3)" % lacking)

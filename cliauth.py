@@ -39,6 +39,7 @@ import time
 
 NEEDED = f"Python {3.6} or newer"  # an older one cannot read this line, and shows it when it gives up
 
+
 def bad_import(error: Exception) -> str:
     """What to do where Python's own modules cannot be had, or are not its own; "" if nothing points to that."""
     own, trace = os.path.dirname(getattr(os, "__file__", "")), error.__traceback__

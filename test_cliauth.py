@@ -3625,7 +3625,11 @@ class TestCommandLine:
         code, out, err = cli(*argv)
         assert (code, out, err.count("\n")) == (2, "", 1) and err.startswith("cliauth: ") and "hunter2" not in err
 
+    HALF = NameError("name 'os' is not defined")  # what 3.13's tempfile ends in where shutil is missing
+    HALF.__context__ = ImportError(name="shutil")
+
     @pytest.mark.parametrize("error, code, said", [
+        (HALF, 2, "this Python lacks the module shutil; install all of it (Debian: apt install python3)"),
         (KeyError("S3CRET\n"), 1, "an unforeseen KeyError; please report it, with what you typed"),
         (ImportError("S3CRET", name="ssl"), 2, "this Python lacks the module ssl; install all of it (Debian: apt "
          "install python3)"), (KeyboardInterrupt(), 130, "interrupted"),

@@ -774,8 +774,7 @@ def exchange_with(url: str) -> "Iterator[None]":
             raise Unreachable(f"the certificate of {host} cannot be trusted: {text}; {helps}") from None
         if not isinstance(reason, (OSError, str)):
             raise InvalidResponse(f"{host} does not speak HTTP ({type(reason).__name__}); check the address") from None
-        raise Unreachable(f"{host} cannot be reached: {text}; check the address, the network, and any "
-                          "proxy") from None
+        raise Unreachable(f"{host} cannot be reached: {text}; check the address, the network, and any proxy") from None
 
 
 class Http:
@@ -907,10 +906,10 @@ def find_browser(environ: "Any", platform: str, files: "Dict[str, str]",
     wsl = not container and ("WSL_INTEROP" in environ or "microsoft" in files.get("/proc/version", "").lower())
     ssh = environ.get("SSH_CONNECTION")  # SSH_TTY goes stale in tmux
     own = own_browser(environ.get("BROWSER", ""), windows, which)
-    # VS Code's forwards ports to its desktop, not to a web page, as does Gitpod's own, which each of its terminals has
+    # set by VS Code or Gitpod, not by the person: VS Code's forwards ports to its desktop, not to its page in a browser
     helper = own and ("/helpers/browser" in own[0] or own[0] == "/.supervisor/browser.sh")
-    desktop = not cloud and (wsl or environ.get("REMOTE_CONTAINERS") or ssh and not environ.get("SSH_TTY"))
-    if own and (desktop or not helper):
+    forwarded = not cloud and (wsl or environ.get("REMOTE_CONTAINERS") or ssh and not environ.get("SSH_TTY"))
+    if own and (forwarded or not helper):
         return own, "BROWSER is set"
     where = (f"{cloud} is set" if cloud else "this is VS Code in a browser or through a tunnel" if helper else
              "this is an SSH session" if ssh else "")
@@ -1314,7 +1313,7 @@ def checked(settings: "Json") -> "Json":
         option = "--" + visible(name.replace("_", "-"))
         texts = value if isinstance(value, list) else [str(value)]
         if isinstance(value, dict):  # --param; `claims` may have many lines
-            texts = [f"{key}{text}".replace("\n", "") for key, text in value.items()]
+            texts = ["".join(f"{key}{text}".split()) for key, text in value.items()]
         if not all(text.isprintable() for text in texts):
             raise UsageError(f"{option} holds characters that cannot be sent; type it anew, in a UTF-8 locale")
         if value and name in SERVER and name != "provider":
@@ -1787,7 +1786,7 @@ def signals_held() -> "Iterator[None]":
 
     try:
         for number in (getattr(signal, name, 0) for name in ("SIGINT", "SIGTERM", "SIGHUP")):
-            if number and signal.getsignal(number) not in (None, signal.SIG_IGN):
+            if number and signal.getsignal(number) not in (None, signal.SIG_IGN):  # os.kill would end us on Windows
                 before[number] = signal.signal(number, record)
     except ValueError:  # not the main thread: signals never come here
         pass

@@ -3559,7 +3559,7 @@ class TestCommandLine:
         (["login", "--issuer", "http://a.example", "--client-id", "x"], 2, "--issuer must begin with https://, or "),
         (LOGIN + ["x", "--param", "state=1"], 2, "--param cannot set state, which the protocol needs; leave it out\n"),
         (LOGIN + ["x", "--param", "state"], 2, "--param takes NAME=VALUE"),
-        (LOGIN + ["x", "--param", "claims={\n}", "--param", "hint=j\udcfc"], 2, "--param holds characters that cannot"),
+        (LOGIN + ["x", "--param", "hint=j\udcfc"], 2, "--param holds characters that cannot be sent; type it anew, in"),
         (["login", "--provider", "acme", "--client-id", "x"], 2, "no provider is called acme; there are github, "),
         (["login", "--client-secret-file", "/no"], 2, "--client-secret-file cannot be read from /no: No such file"),
         (["login", "--profile", "../x"], 2, "no profile can be called ../x; use letters, digits and . _ @ + -\n"),
@@ -3575,7 +3575,7 @@ class TestCommandLine:
         (LOGIN + ["x", "--flow", "client-credentials"], 1, "I/token answered 401 invalid_client"),
         (LOGIN + ["x"], 3, "nobody can sign in here: there is no display, and stderr is no terminal; use "),
         (LOGIN + ["x", "--flow", "paste"], 3, "nothing was pasted, and stdin has ended; run: cliauth login where"),
-        (LOGIN + ["x", "--device", "--timeout", "0"], 4, "nobody signed in within 0 s; run: cliauth login --device\n"),
+        (LOGIN + ["x", "--device", "--timeout", "0", "--param", "claims={\r\n\t}"], 4, "nobody signed in within 0 s; run: cliauth login --device\n"),
         (["login", "--issuer", "http://127.0.0.1:1", "--client-id", "x", "--device"], 4, "127.0.0.1:1 cannot be ")])
     def test_an_error_is_one_line_and_an_exit_code(self, server, cli, monkeypatch, argv, code, said):
         monkeypatch.setattr(cliauth, "find_browser", lambda *_: ([], "there is no display"))

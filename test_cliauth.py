@@ -3575,7 +3575,8 @@ class TestCommandLine:
         (LOGIN + ["x", "--flow", "client-credentials"], 1, "I/token answered 401 invalid_client"),
         (LOGIN + ["x"], 3, "nobody can sign in here: there is no display, and stderr is no terminal; use "),
         (LOGIN + ["x", "--flow", "paste"], 3, "nothing was pasted, and stdin has ended; run: cliauth login where"),
-        (LOGIN + ["x", "--device", "--timeout", "0", "--param", "claims={\r\n\t}"], 4, "nobody signed in within 0 s; run: cliauth login --device\n"),
+        (LOGIN + ["x", "--device", "--timeout", "0", "--param", "claims={\r\n\t}"], 4,
+         "nobody signed in within 0 s; run: cliauth login --device\n"),
         (["login", "--issuer", "http://127.0.0.1:1", "--client-id", "x", "--device"], 4, "127.0.0.1:1 cannot be ")])
     def test_an_error_is_one_line_and_an_exit_code(self, server, cli, monkeypatch, argv, code, said):
         monkeypatch.setattr(cliauth, "find_browser", lambda *_: ([], "there is no display"))

@@ -969,7 +969,7 @@ class Terminal:
     """What is said to the person, and what the person types. A closed or full stderr is no reason to fail."""
 
     def __init__(self, quiet: bool = False, verbose: bool = False) -> None:
-        self.quiet, self.verbose, self.shown, self.typed = quiet, verbose, 0, b""
+        self.quiet, self.verbose, self.shown, self.typed = quiet, verbose, "", b""
 
     def write(self, text: str) -> None:
         try:
@@ -1004,13 +1004,14 @@ class Terminal:
         """What is waited for, and how long yet, in one line that is written over."""
         if self.interactive() and not self.quiet and os.environ.get("TERM") != "dumb":
             line = f"Waiting for {what}: {int(left) // 60}:{int(left) % 60:02} left, Ctrl-C ends it "
-            shown, self.shown = self.shown, len(line)  # first: Ctrl-C may come at any time
-            self.write("\r" + line.ljust(shown))
+            shown, self.shown = self.shown, line  # first: Ctrl-C may come at any time
+            if line != shown:
+                self.write("\r" + line.ljust(len(shown)))
 
     def wipe(self) -> None:
         if self.shown:
-            self.write("\r" + " " * self.shown + "\r")
-            self.shown = 0
+            self.write("\r" + " " * len(self.shown) + "\r")
+            self.shown = ""
 
     def surroundings(self, open_browser: bool = True) -> "Tuple[List[str], List[str], str]":
         """What choose_flows says of this process."""

@@ -3908,7 +3908,7 @@ class TestCommandLine:
         ("", ["-c", IMPORTED % "pass"], "cliauth"),
         ("", ["-c", IMPORTED % "cliauth.COMMAND = 'mine'; sys.argv[0] = 'm.py'"], "mine"),
         ("", ["-c", IMPORTED % "sys.argv[0] = '/e\\x1b.py'"], 'python "/e\\x1b.py"'),
-        (HERE, ["-c", "exec(open('cliauth.py', encoding='utf-8').read())"], "cliauth")])
+        (HERE, ["-c", "import pathlib; exec(pathlib.Path('cliauth.py').read_text('utf-8'))"], "cliauth")])
     def test_what_to_type_next_can_be_typed_where_it_was_started(self, folder, argv, command, tmp_path):
         with zipfile.ZipFile(str(tmp_path / "cli.pyz"), "w") as zipped:
             zipped.write(SCRIPT, "__main__.py")

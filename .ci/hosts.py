@@ -743,7 +743,7 @@ def linked(folder):
 
 
 OURS = "import sys, cliauth\nsys.exit(cliauth.main())\n"
-EXEC = f"exec(open({str(SCRIPT)!r}, encoding='utf-8').read())"
+EXEC = f"import pathlib; exec(pathlib.Path({str(SCRIPT)!r}).read_text('utf-8'))"
 WAYS = {  # what stands behind python3, and what the hints name
     "python3 - login < cliauth.py": (lambda place: ["-"], "cliauth"),
     "python3 -c exec": (lambda place: ["-c", EXEC], "cliauth"),

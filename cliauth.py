@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# PYTHON_ARGCOMPLETE_OK
 # /// script
 # requires-python = ">=3.6"
 # dependencies = []
@@ -73,7 +74,7 @@ if TYPE_CHECKING:
     import argparse
     import socket
     from contextlib import contextmanager
-    from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Tuple, Union
+    from typing import Any, Callable, Dict, Generator, Iterable, Iterator, List, Optional, Tuple, Union
     Json = Dict[str, Any]
     Reply = Tuple[int, Dict[str, str], bytes]
     Tell = Callable[[str, str, Json, int], None]
@@ -92,7 +93,7 @@ __all__ = ["AuthError", "Client", "DemoServer", "ErrorResponse", "InvalidRespons
 
 # ─── 1 Presets ── what a program that carries this file fills in, here or as cliauth.ISSUER = … from its own code ────
 
-APP = "cliauth"         # the folder of the token files: a program's own name keeps its sessions apart
+APP = "cliauth"         # the folder of the token files, a program's own, and the first word of its errors
 COMMAND = "cliauth"     # what the hints tell the person to type: "run: cliauth login"
 ISSUER = ""
 PROVIDER = ""           # a row of the table below
@@ -965,6 +966,11 @@ def out(data: "Union[str, bytes]") -> None:
         raise Unreachable(f"the output could not be written: {why}; free it and try again") from None
 
 
+def child_environment() -> "Dict[str, str]":
+    """What other programs get of our environment: not CLIAUTH_CLIENT_SECRET and the like."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("CLIAUTH_")}
+
+
 class Terminal:
     """What is said to the person, and what the person types. A closed or full stderr is no reason to fail."""
 
@@ -1030,13 +1036,32 @@ class Terminal:
         split_url(url, "the address to open")
         url = quote(url, "%/:?&=#+,;@!*~[]")  # wslview and others are scripts, some of which mind $( and `
         command = [part.replace("%s", url) for part in argv]
-        environ = {name: value for name, value in os.environ.items() if not name.startswith("CLIAUTH_")}
         try:
             process = Popen(command if command != argv else argv + [url], stdin=DEVNULL, stdout=DEVNULL, stderr=DEVNULL,
-                            start_new_session=True, env=environ)
+                            start_new_session=True, env=child_environment())
             process.returncode = 0  # nobody waits for it, and Python need not warn of that
         except OSError as error:
             self.note(f"The browser did not start ({error.strerror or error}); open the address yourself.")
+
+    def draw(self, address: str) -> None:
+        """Shows the address as a QR code, where qrencode is there to draw it and the terminal can show it."""
+        from shutil import which
+        from subprocess import DEVNULL, PIPE, SubprocessError, run
+        if self.quiet or not self.interactive() or os.environ.get("TERM") == "dumb" or os.name == "nt":
+            return  # on Windows which() would take one from the current folder
+        program = which("qrencode") if sys.stderr.encoding.lower() == "utf-8" else None
+        if not program:
+            return
+        kind = "UTF8" if os.environ.get("NO_COLOR") else "ANSIUTF8"  # which is black on white whatever the theme
+        try:  # the address on stdin: argv is for everybody to see
+            drawn = run([program, "-m", "2", "-t", kind], input=address.encode(), stdout=PIPE, stderr=DEVNULL,
+                        timeout=5, env=child_environment()).stdout.decode()
+            width = os.get_terminal_size(sys.stderr.fileno()).columns or 80
+        except (OSError, SubprocessError, ValueError):
+            return
+        modules = re.sub(r"\x1b\[[0-9;]*m", "", drawn)
+        if re.match(r"[ ▀▄█\n]+\Z", modules) and len(max(modules.split("\n"), key=len)) <= width:
+            self.say(drawn.rstrip("\n"))
 
     @contextmanager
     def keyboard(self, terminal_only: bool) -> "Iterator[Any]":
@@ -1663,6 +1688,8 @@ class SignIn:
         if isinstance(device.get("message"), str):  # Entra
             self.terminal.note("The provider says: " + visible(device["message"].replace(device["device_code"], "…")))
         self.terminal.say("Only enter the code if you have started this sign-in yourself.")
+        if complete:
+            self.terminal.draw(complete)
         if self.argv:
             self.terminal.open_browser(self.argv, complete or address)
 
@@ -2187,7 +2214,8 @@ class Client:
     def nobody(self) -> LoginRequired:
         if not self.profile and profile_names():
             return LoginRequired(f"no profile is the current one; run: {COMMAND} switch {profile_names()[0]}")
-        return LoginRequired(f"nobody is signed in{f' as {self.profile}' if self.profile else ''}; {self.hint()}")
+        profile = f" as {self.profile}" if self.profile and not self.mounted else ""
+        return LoginRequired(f"nobody is signed in{profile}; {self.hint()}")
 
     def locate(self) -> TokenFile:
         """The token file: by path, by profile, the current profile if it fits, else the one of server and client."""
@@ -2235,12 +2263,12 @@ class Client:
                 if name == "id_token" and record["token"].get(name) and not alive(record, 0, name):
                     raise LoginRequired(f"the ID token has expired, and a refresh brings no other; {self.hint()}")
                 if name == "access_token" and not alive(record):
-                    self.terminal.note("cliauth: the new token has expired already; check this machine's clock")
+                    self.terminal.note(f"{APP}: the new token has expired already; check this machine's clock")
         except (AuthError, OSError) as error:
             if record is not NEW:  # an answer that cannot be trusted may have cost all that was there
                 record = self.locate().read() or NEW
             if alive(record, 0, name):
-                self.terminal.note(f"cliauth: not renewed: {error}")
+                self.terminal.note(f"{APP}: not renewed: {error}")
             elif login and isinstance(error, LoginRequired):
                 self.login()
                 record = self.read()
@@ -2264,7 +2292,42 @@ class Client:
         split_url(url.split("#")[0], "an address that gets the token")
         add = getattr(request, "add_unredirected_header", request.headers.__setitem__)
         add("Authorization", "Bearer " + self.access_token())
+        if hasattr(request, "register_hook"):  # requests'; by itself httpx has nothing like it
+            request.register_hook("response", self.repeated)
         return request
+
+    def replaced(self, refused: str) -> bool:
+        """Whether another token than the one in that Authorization header is there, or can be had."""
+        try:
+            record = self.read()
+            if given_token() or not refused.startswith("Bearer "):  # a redirect to another host has dropped it
+                return False
+            if refused == f"Bearer {record['token'].get('access_token')}":
+                record = self.renew(record)
+            return alive(record)
+        except (AuthError, OSError) as error:
+            self.terminal.note(f"{APP}: not renewed: {error}")
+            return False
+
+    def repeated(self, response: "Any", **options: "Any") -> "Any":
+        """The hook of requests that asks once more after a 401 (RFC 6750 §3.1), unless the body was a stream."""
+        request = response.request.copy()
+        if response.status_code != 401 or not isinstance(request.body or "", (str, bytes)) or not self.replaced(
+                request.headers.get("Authorization", "")):
+            return response
+        response.close()
+        request.headers["Authorization"] = "Bearer " + self.access_token()
+        again = response.connection.send(request, **options)
+        again.history, again.request = [response], request
+        return again
+
+    requires_request_body = True  # httpx reads it before, or it could not be sent once more
+
+    def auth_flow(self, request: "Any") -> "Generator[Any, Any, None]":
+        """The same for httpx, which wants a class of its own: class Auth(cliauth.Client, httpx.Auth): pass."""
+        response = yield self(request)
+        if response.status_code == 401 and self.replaced(response.request.headers.get("Authorization", "")):
+            yield self(request)
 
     def refresh(self) -> None:
         """Gets new tokens now; those that a sibling got in the meantime count. Raises as access_token() does."""
@@ -2306,7 +2369,7 @@ class Client:
             try:
                 file.store(after)
             except UsageError as error:  # it lives all the same, and the next refresh token is safe, if it fitted above
-                self.terminal.say(f"cliauth: not saved: {error}")
+                self.terminal.say(f"{APP}: not saved: {error}")
             return after
 
     def examine(self, server: Server, answer: "Json", before: "Json") -> None:
@@ -2516,12 +2579,26 @@ def web_server(answer: "Callable[[str, str, Json, Any], Reply]", tell: "Tell") -
     return threaded(Handler)
 
 
+class Played(Terminal):
+    """A terminal whose browser is a function, which gets the address."""
+
+    def __init__(self, play: "Callable[[str], Any]", quiet: bool = True, verbose: bool = False) -> None:
+        super().__init__(quiet, verbose)
+        self.play = play
+
+    def surroundings(self, open_browser: bool = True) -> "Tuple[List[str], List[str], str]":
+        return ["person"], ["browser", "device", "paste"], "the person is played"
+
+    def open_browser(self, argv: "List[str]", url: str) -> None:
+        Background(lambda: self.play(url))
+
+
 class DemoServer:
     """An OpenID provider on a loopback port that knows one client and one person, and forgives nothing.
 
     with DemoServer() as server:
-        client = Client(server.issuer, server.client_id, token_file=path, terminal=server.terminal())
-        client.login("browser")  # or "device": the terminal's browser is server.person
+        client = server.client(token_file=path)
+        client.login()  # or login("device"): the terminal's browser is server.person
 
     lifetime: seconds that an access token lives. tell(method, path, parameters, status) is called for each request.
     Codes, verifiers, redirect URIs and refresh tokens are checked, and used once (RFC 9700 §2.1, §4.14).
@@ -2583,7 +2660,7 @@ class DemoServer:
         compare = f"<p>The code in the terminal is <b>{request['user_code']}</b>." if "user_code" in request else ""
         text = (f"The demo would like to know who you are.{compare}<form method=post action=/decision>"
                 f"<input type=hidden name=request value={number}><p>"
-                f"<button name=decision value=allow>Sign in as {self.user['name']}</button> "
+                f"<button name=decision value=allow>Sign in as {self.user.get('name', self.user['sub'])}</button> "
                 "<button name=decision value=deny>Deny</button></form>")
         page = PAGE.format(title="Demo", mark="◆", colour="#4078c0", text=text)
         return 200, {"Content-Type": "text/html"}, page.encode()
@@ -2672,17 +2749,12 @@ class DemoServer:
             error.close()
 
     def terminal(self, quiet: bool = True, verbose: bool = False) -> Terminal:
-        """A terminal whose browser is played by person()."""
-        play = self.person
+        """A terminal whose browser is played by person(); it can take the place of the module's Terminal."""
+        return Played(self.person, quiet, verbose)
 
-        class Played(Terminal):
-            def surroundings(self, open_browser: bool = True) -> "Tuple[List[str], List[str], str]":
-                return ["person"], ["browser", "device", "paste"], "the demo plays the person"
-
-            def open_browser(self, argv: "List[str]", url: str) -> None:
-                Background(lambda: play(url))
-
-        return Played(quiet, verbose)
+    def client(self, token_file: str, scope: str = "openid email offline_access") -> Client:
+        """A client of this server, nobody being signed in yet."""
+        return Client(self.issuer, self.client_id, scope, token_file=token_file, terminal=self.terminal())
 
 
 STEPS = {
@@ -2740,6 +2812,9 @@ class Terminated(BaseException):
 
 def guarded(work: "Callable[[], Optional[int]]") -> int:
     """The exit code of a command; what goes wrong is one line on stderr."""
+    for stream in (sys.stdout, sys.stderr):
+        if os.name == "nt" and hasattr(stream, "reconfigure"):  # 3.7; a shell's $(…) would keep the CR of a CR LF
+            stream.reconfigure(newline="\n")
     try:
         return work() or 0
     except AuthError as error:
@@ -2754,7 +2829,7 @@ def guarded(work: "Callable[[], Optional[int]]") -> int:
         wrong = bad_import(error)
         code, text = (2, wrong) if wrong else (
             1, f"an unforeseen {type(error).__name__}; please report it, with what you typed")
-    Terminal().say("cliauth: " + text)
+    Terminal().say(f"{APP}: {text}")
     return code
 
 
@@ -2768,14 +2843,20 @@ def command_login(client: Client, args: "argparse.Namespace") -> None:
         out_json(client.status())
 
 
-def exec_credential(token: str, end: "Optional[float]", info: str) -> "Json":
-    """Kubernetes' ExecCredential, in the version that kubectl asks for."""
+def exec_info() -> "Json":
+    """What kubectl tells its plugins in KUBERNETES_EXEC_INFO, {} where there is nothing of the kind."""
     try:
-        version = parse_json(info.encode())["apiVersion"]
-    except (ValueError, KeyError, TypeError):
-        version = "client.authentication.k8s.io/v1"
+        info = parse_json(os.environ.get("KUBERNETES_EXEC_INFO", "").encode())
+    except ValueError:
+        info = None
+    return info if isinstance(info, dict) and isinstance(info.get("spec", {}), dict) else {}
+
+
+def exec_credential(token: str, end: "Optional[float]") -> "Json":
+    """Kubernetes' ExecCredential, in the version that kubectl asks for."""
     until = {} if end is None else {"expirationTimestamp": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(end))}
-    return {"apiVersion": version, "kind": "ExecCredential", "status": {"token": token, **until}}
+    return {"apiVersion": exec_info().get("apiVersion") or "client.authentication.k8s.io/v1", "kind": "ExecCredential",
+            "status": {"token": token, **until}}
 
 
 def git_asks_for_us(client: Client) -> bool:
@@ -2795,12 +2876,14 @@ def command_token(client: Client, args: "argparse.Namespace") -> None:
     if args.operation and args.format != "git":
         raise UsageError(f"token takes no argument but with --format git; run: {COMMAND} token --help")
     name, given = ("id_token", "") if args.id_token else ("access_token", given_token())
-    record = {**NEW, "token": {name: given}} if given else client.usable(args.min_ttl, args.login, name)
+    login = args.login and not (  # kubectl, where nobody is to be asked
+        args.format == "kubectl" and exec_info().get("spec", {}).get("interactive") is False)
+    record = {**NEW, "token": {name: given}} if given else client.usable(args.min_ttl, login, name)
     token, end = record["token"][name], claims_of(record["token"]).get("exp") if args.id_token else record["expires_at"]
     if args.format == "json":
         return out_json({name: token, "token_type": "Bearer", "expires_at": end, "scope": record["scope"]})
     if args.format == "kubectl":
-        return out_json(exec_credential(token, number(end), os.environ.get("KUBERNETES_EXEC_INFO", "")))
+        return out_json(exec_credential(token, number(end)))
     return out({"token": "%s\n", "header": "Authorization: Bearer %s\n", "git": "username=oauth2\npassword=%s\n"}[
         args.format] % token)
 
@@ -2874,7 +2957,7 @@ def command_request(client: Client, args: "argparse.Namespace") -> int:
         said = Response(url, raw.status, raw.headers, b"", {"token": headers["Authorization"][len("Bearer "):]}).said
         over = raw.status == 401 and (fixed or not client.status()["refreshable"])
         next_ = "set another CLIAUTH_ACCESS_TOKEN" if fixed else client.hint()
-        client.terminal.note(f"cliauth: HTTP {raw.status} {said(raw.reason)}" + (
+        client.terminal.note(f"{APP}: HTTP {raw.status} {said(raw.reason)}" + (
             f", Location: {said(location)}" if location else f"; {next_}" if over else ""))
     return 4 if raw.status >= 500 else 1 if raw.status >= 400 else 0
 
@@ -2908,7 +2991,7 @@ def command_logout(client: Client, args: "argparse.Namespace") -> int:
         try:
             sign_out(each, args.forget, args.browser)
         except AuthError as error:  # the others are signed out all the same
-            client.terminal.say(f"cliauth: {error}")
+            client.terminal.say(f"{APP}: {error}")
             code = error.exit_code
     return code
 
@@ -2919,7 +3002,7 @@ def command_list(client: Client, args: "argparse.Namespace") -> None:
         try:
             facts = described(name, TokenFile(profile_path(name)).read() or NEW)
         except UsageError as error:
-            client.terminal.note(f"cliauth: {error}")
+            client.terminal.note(f"{APP}: {error}")
             continue
         rows.append({"current": name == current, **{key: facts[key] for key in (
             "profile", "signed_in", "account", "issuer", "client_id")}})
@@ -3017,13 +3100,18 @@ def client_of(args: "argparse.Namespace") -> Client:
 
 def add_commands(subparsers: "Any", client: "Optional[Client]" = None,
                  names: "Iterable[str]" = ("login", "logout", "status", "token"), **keywords: "Any") -> None:
-    """Mounts commands into a program's own argparse; each sets args.func, called as args.func(args), the exit code."""
+    """Mounts commands into a program's own argparse; each sets args.func, called as args.func(args), the exit code.
+
+    The hints name the program's own words, such as "run: mycli auth login", if no preset COMMAND does.
+    """
+    global COMMAND
     if client:
         client.mounted = True
     for name in names:
         work, about, example, options = COMMANDS[name]
-        parser = subparsers.add_parser(name, help=about, description=about[0].upper() + about[1:] + ".",
-                                       epilog=f"example: {COMMAND} {example}", **keywords)
+        parser = subparsers.add_parser(name, help=about, description=about[0].upper() + about[1:] + ".", **keywords)
+        COMMAND = (COMMAND == "cliauth" and parser.prog.rpartition(" ")[0]) or COMMAND
+        parser.epilog = f"example: {COMMAND} {name if client and name == 'login' else example}"
         for option, metavar, help_, *more in options:
             details = dict({"action": "store_true"} if metavar == "" else {"metavar": metavar}, **(more or [{}])[0])
             if not client or option[2:].replace("-", "_") not in OPTIONS + ("client_secret_file", "no_pkce"):
@@ -3070,6 +3158,11 @@ def obey(argv: "List[str]") -> int:
         out(Client().access_token() + "\n") if argv == ["token"] else Client().refresh()
         return 0
     parser = build_parser(argv[:1] if argv and argv[0] in COMMANDS else COMMANDS)
+    if "_ARGCOMPLETE" in os.environ:  # a shell asks what could be typed; without argcomplete it gets no answer
+        try:
+            __import__("argcomplete").autocomplete(parser)  # an import statement would stop mypy where it is missing
+        except ImportError:
+            pass
     args, unknown = parser.parse_known_args(argv)
     if args.command == "request" and unknown and not unknown[0].startswith("-"):  # request PUT -d DATA URL
         args.url.append(unknown.pop(0))
@@ -3122,11 +3215,8 @@ def started_by() -> str:
 
 
 def arguments(argv: "Optional[List[str]]") -> "List[str]":
-    """The arguments, once the streams are there and the hints name what was typed."""
+    """The arguments, once the hints name what was typed."""
     global COMMAND
-    for stream in (sys.stdout, sys.stderr):
-        if os.name == "nt" and hasattr(stream, "reconfigure"):  # 3.7; a shell's $(…) would keep the CR of a CR LF
-            stream.reconfigure(newline="\n")
     if argv is None and COMMAND == "cliauth":
         COMMAND = started_by()
     return list(sys.argv[1:] if argv is None else argv)

@@ -1099,6 +1099,53 @@ class TestTerminal:
             with terminal.keyboard(terminal_only=False) as nobody:
                 assert nobody is None
 
+    DRAWN = "\x1b[40;37;1m█▀▄█\x1b[0m\n\x1b[40;37;1m█  █\x1b[0m\n"  # .ci/looks.py has the real one, and reads it
+
+    @posix("pseudo-terminals")
+    @table("columns, environ, quiet, encoding, drawn, shown", [
+        (80, {}, False, "utf-8", DRAWN, True), (80, {"NO_COLOR": "1"}, False, "utf-8", "█▀▄█\n", True),
+        (4, {}, False, "utf-8", DRAWN, True), (3, {}, False, "utf-8", DRAWN, False),
+        (0, {}, False, "utf-8", DRAWN, True), (80, {"TERM": "dumb"}, False, "utf-8", DRAWN, False),
+        (80, {}, True, "utf-8", DRAWN, False), (80, {}, False, "latin-1", DRAWN, False),
+        (80, {"PATH": ""}, False, "utf-8", DRAWN, False), (80, {}, False, "utf-8", "", False),
+        (80, {}, False, "utf-8", "█\x1b]0;title\x07█\n", False)])
+    def test_an_address_is_drawn_where_qrencode_is_there_and_the_terminal_can_show_it(
+            self, columns, environ, quiet, encoding, drawn, shown, monkeypatch, tmp_path):
+        import fcntl
+        import struct
+        import termios
+        monkeypatch.setenv("CLIAUTH_CLIENT_SECRET", "s3cret")
+        monkeypatch.setenv("PATH", "%s:%s" % (tmp_path, os.environ["PATH"]))
+        for name, value in environ.items():
+            monkeypatch.setenv(name, value)
+        program, told = tmp_path / "qrencode", tmp_path / "told"
+        (tmp_path / "drawn").write_bytes(drawn.encode())
+        program.write_text("#!/bin/sh\ncd '%s' && { echo \"$@\"; cat; env; } > told; cat drawn\n" % tmp_path)
+        program.chmod(0o755)
+        master, slave = terminal_pair()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("4H", 24, columns, 0, 0))
+        with open(slave, "w", encoding=encoding) as stderr, open(master, "rb", 0) as seen:
+            monkeypatch.setattr(sys, "stderr", stderr)
+            Terminal(quiet).draw("https://a.example/device?user_code=WDJB")
+            stderr.write("end")
+            stderr.flush()
+            screen = b""
+            while not screen.endswith(b"end"):
+                screen += seen.read(4096)
+        assert screen.decode() == (drawn.replace("\n", "\r\n") if shown else "") + "end"
+        if shown:  # the address on stdin, not where `ps` shows it
+            kind = "UTF8" if "NO_COLOR" in environ else "ANSIUTF8"
+            assert told.read_text().startswith("-m 2 -t %s\nhttps://a.example/device?user_code=WDJB" % kind)
+            assert "s3cret" not in told.read_text()
+
+    def test_a_program_that_does_not_draw_is_in_nobodys_way(self, monkeypatch):
+        monkeypatch.setattr(Terminal, "interactive", lambda self: True)
+        monkeypatch.setattr(shutil, "which", {"qrencode": "/nowhere/qrencode"}.get)
+        with io.TextIOWrapper(io.BytesIO(), "utf-8") as stderr:
+            monkeypatch.setattr(sys, "stderr", stderr)
+            Terminal().draw("https://a.example/")
+            assert not stderr.buffer.getvalue()
+
     def test_from_a_terminal_is_read_in_the_foreground_alone(self, monkeypatch):
         master, slave = terminal_pair()
         with open(slave, closefd=False) as stdin, open(slave, "w") as stderr, open(master, "rb", 0):
@@ -2659,6 +2706,70 @@ class TestClient:
         for request in (Foreign("http://api.example.com/"), Request("http://api.example.com\\@127.0.0.1/")):
             assert failure(signed_in, request)[0] == 2 and "Authorization" not in request.headers
 
+    class Asked:
+        """A request and its answer, as requests and httpx have them in common, with what the first has besides."""
+
+        def __init__(self, url="https://api.example.com/", body=None, status=401):
+            self.url, self.headers, self.body, self.status_code = url, {}, body, status
+            self.request = self.connection = self
+            self.hooks, self.sent = [], []
+
+        def register_hook(self, event, hook):
+            self.hooks.append((event, hook))
+
+        def copy(self):
+            copied = type(self)(self.url, self.body)
+            copied.headers.update(self.headers)
+            return copied
+
+        def close(self):
+            pass
+
+        def send(self, request, **options):
+            self.sent.append((request.headers["Authorization"], options))
+            return type(self)(status=200)
+
+    @table("status, body, sibling, dropped, answer, sent", [
+        (200, None, False, False, 200, 0), (401, None, False, False, 200, 1), (401, "a=1", False, False, 200, 1),
+        (401, b"a=1", False, False, 200, 1), (401, iter("ab"), False, False, 401, 0), (401, None, True, False, 200, 1),
+        (401, None, False, True, 401, 0), (403, None, False, False, 403, 0)])
+    def test_after_a_401_requests_asks_once_more_with_another_token(
+            self, server, signed_in, status, body, sibling, dropped, answer, sent):
+        asked = signed_in(self.Asked(body=body))
+        (event, hook), first = asked.hooks[0], asked.headers["Authorization"]
+        if sibling:  # whose token will do
+            Client(server.issuer, "demo").refresh()
+        if dropped:  # as requests does where a redirect leads elsewhere
+            del asked.headers["Authorization"]
+        asked.status_code = status
+        response = hook(asked, timeout=7)
+        assert (event, response.status_code, len(asked.sent)) == ("response", answer, sent)
+        assert len(server.asked("/token")) == (1 if sent else 0)
+        if sent:
+            assert asked.sent == [("Bearer " + signed_in.access_token(), {"timeout": 7})] and first != asked.sent[0][0]
+            assert response.history == [asked]
+
+    def test_a_401_is_handed_on_where_no_other_token_can_be_had(self, server, signed_in, monkeypatch):
+        signed_in.terminal = Played()
+        asked = signed_in(self.Asked())
+        server.script["/token"] = [(503, "")]
+        assert asked.hooks[0][1](asked) is asked and not asked.sent
+        assert signed_in.terminal.text.startswith("cliauth: not renewed: %s/token answered 503" % server.issuer)
+        signed_in.logout()
+        assert asked.hooks[0][1](asked) is asked and not asked.sent
+        monkeypatch.setenv("CLIAUTH_ACCESS_TOKEN", "given")
+        assert asked.hooks[0][1](signed_in(asked)) is asked and not asked.sent
+
+    @table("status, times", [(200, 1), (401, 2), (403, 1)])
+    def test_a_class_of_httpx_s_asks_once_more_too(self, server, signed_in, status, times):
+        request = self.Asked()
+        request.status_code, flow = status, signed_in.auth_flow(request)
+        tokens = [next(flow).headers["Authorization"]]
+        with pytest.raises(StopIteration):
+            while True:
+                tokens.append(flow.send(request).headers["Authorization"])
+        assert len(tokens) == len(set(tokens)) == times and tokens[-1] == "Bearer " + signed_in.access_token()
+
     def test_a_sign_in_ends_with_who_where_until_when_and_what_was_not_granted(self, server, clock):
         server.extra["/token"] = {"scope": "openid", "organization_id": "org_1", "authentication_method": "SSO",
                                   "refresh_token": None}
@@ -3317,6 +3428,24 @@ class TestDemo:
             assert name in out
         assert '"email": "ada@example.com"' in out and not (tmp_path / "home").exists()
 
+    @table("flow", ["browser", "device"])
+    def test_other_people_s_tests_sign_in_with_its_client(self, flow, tmp_path):
+        with cliauth.DemoServer() as server:
+            client = server.client(str(tmp_path / "token.json"))
+            client.login(flow)
+            assert client.userinfo()["email"] == "ada@example.com"
+            client.terminal.play = lambda url: server.person(url, "deny")
+            assert fails(ErrorResponse, client.login, flow).startswith("the sign-in was denied: ")
+
+    def test_other_people_s_programs_sign_in_whole_where_its_terminal_takes_the_place_of_ours(self, cli, monkeypatch):
+        with cliauth.DemoServer() as server:
+            server.client_id, server.user = "my-cli", {"sub": "grace"}
+            monkeypatch.setattr(cliauth, "Terminal", server.terminal)
+            monkeypatch.setattr(cliauth, "ISSUER", server.issuer)
+            monkeypatch.setattr(cliauth, "CLIENT_ID", "my-cli")
+            assert cli("login")[:2] == (0, "") and "account               grace\n" in cli("status")[1]
+            assert (cli("logout")[0], cli("token")[0]) == (0, 3)
+
     def test_where_threads_are_refused_the_server_answers_one_by_one_or_says_so(self, monkeypatch):
         import socketserver
 
@@ -3465,11 +3594,23 @@ class TestCommandLine:
             assert json.loads(cli("token", "--format", "kubectl")[1]) == {
                 "apiVersion": "client.authentication.k8s.io/" + version, "kind": "ExecCredential",
                 "status": {"token": token["access_token"], "expirationTimestamp": "2027-01-15T09:00:00Z"}}
+        monkeypatch.setenv("KUBERNETES_EXEC_INFO", "[1]")  # not kubectl's
+        assert '"client.authentication.k8s.io/v1"' in cli("token", "--format", "kubectl")[1]
         assert not server.requests and cli("token", "--min-ttl", "3601")[1] != token["access_token"] + "\n"
         monkeypatch.setenv("CLIAUTH_ACCESS_TOKEN", "given")
         assert cli("token") == (0, "given\n", "")
         assert cli("request", server.issuer + "/userinfo")[::2] == (
             1, "cliauth: HTTP 401 Unauthorized; set another CLIAUTH_ACCESS_TOKEN\n")
+
+    @pytest.mark.parametrize("format_, info, code", [
+        ("kubectl", '{"spec": {"interactive": false}}', 3), ("kubectl", '{"spec": {"interactive": true}}', 0),
+        ("kubectl", '{"spec": {}}', 0), ("kubectl", '{"spec": 1}', 0), ("kubectl", "", 0),
+        ("token", '{"spec": {"interactive": false}}', 0)])
+    def test_kubectl_says_whether_a_person_may_be_asked(self, server, cli, person, monkeypatch, format_, info, code):
+        monkeypatch.setenv("CLIAUTH_ISSUER", server.issuer)
+        monkeypatch.setenv("CLIAUTH_CLIENT_ID", "demo")
+        monkeypatch.setenv("KUBERNETES_EXEC_INFO", info)
+        assert cli("token", "--login", "--format", format_)[0] == code
 
     @pytest.mark.parametrize("operation, protocol, host, answered", [
         ("get", "http", "HOST", True), ("get", "https", "HOST", False), ("store", "http", "HOST", False),
@@ -3872,18 +4013,44 @@ class TestCommandLine:
             assert part.replace("I/", server.issuer + "/") in said
         assert len(secrets) >= 8 and not [secret for secret in secrets if secret in said]
 
-    def test_a_program_mounts_the_commands_in_its_own_argparse(self, server, signed_in, capsys):
+    def test_a_program_mounts_the_commands_in_its_own_argparse(self, server, signed_in, capsys, monkeypatch):
         import argparse
-        parser = argparse.ArgumentParser()
-        subparsers = parser.add_subparsers()
+        monkeypatch.setattr(cliauth, "COMMAND", "cliauth")
+        parser = argparse.ArgumentParser(prog="acme")
+        subparsers = parser.add_subparsers().add_parser("auth").add_subparsers()
         cliauth.add_commands(subparsers, signed_in)
-        args = parser.parse_args(["token", "--format", "header"])
+        args = parser.parse_args(["auth", "token", "--format", "header"])
         assert args.func(args) == 0
         assert capsys.readouterr().out == "Authorization: Bearer %s\n" % held(signed_in)["token"]["access_token"]
         assert sorted(subparsers.choices) == ["login", "logout", "status", "token"]
+        for name, example in (("login", "login"), ("token", "token --format header | curl -H @- URL")):
+            assert subparsers.choices[name].format_help().endswith("\nexample: acme auth %s\n" % example)
         server.script["/token"] = [(503, "")]
         change(signed_in, expires_at=1)
         assert args.func(args) == 4 and capsys.readouterr().out == ""
+        signed_in.logout()
+        monkeypatch.setattr(cliauth, "APP", "acme")
+        assert args.func(args) == 3 and capsys.readouterr().err == "acme: nobody is signed in; run: acme auth login\n"
+
+    def test_the_words_for_the_hints_may_be_given(self, signed_in, monkeypatch):
+        import argparse
+        monkeypatch.setattr(cliauth, "COMMAND", "acme x")
+        subparsers = argparse.ArgumentParser(prog="acme").add_subparsers()
+        cliauth.add_commands(subparsers, signed_in)
+        assert signed_in.nobody().args == ("nobody is signed in; run: acme x login",)
+
+    def test_a_shell_that_asks_what_could_be_typed_is_answered_by_argcomplete(self, cli, monkeypatch):
+        seen = []
+        argcomplete = type(sys)("argcomplete")
+        argcomplete.autocomplete = lambda parser: seen.append(parser.format_help())
+        monkeypatch.setitem(sys.modules, "argcomplete", argcomplete)
+        assert cli()[0] == 0 and not seen
+        monkeypatch.setenv("_ARGCOMPLETE", "1")
+        assert cli()[0] == 0 and all("    %s " % name in seen[0] for name in cliauth.COMMANDS)
+        monkeypatch.setitem(sys.modules, "argcomplete", None)  # not installed
+        assert cli()[0] == 0
+        with open(SCRIPT, "rb") as file:
+            assert b"PYTHON_ARGCOMPLETE_OK" in file.read(1024)
 
     def test_a_program_that_carries_the_file_sets_its_presets(self, server, cli, person, monkeypatch, tmp_path):
         monkeypatch.delenv("CLIAUTH_HOME")

@@ -76,6 +76,7 @@ if TYPE_CHECKING:
     from contextlib import contextmanager
     from typing import Any, Callable, Dict, Generator, Iterable, Iterator, List, Optional, Tuple, Union
     Json = Dict[str, Any]
+    Path = Union[str, os.PathLike[str]]
     Reply = Tuple[int, Dict[str, str], bytes]
     Tell = Callable[[str, str, Json, int], None]
 else:
@@ -2180,7 +2181,7 @@ class Client:
     mounted = False  # by add_commands: its `login` takes no settings
 
     def __init__(self, issuer: str = "", client_id: str = "", scope: str = "", *, profile: str = "",
-                 token_file: str = "", terminal: "Optional[Terminal]" = None, **settings: "Any") -> None:
+                 token_file: "Path" = "", terminal: "Optional[Terminal]" = None, **settings: "Any") -> None:
         for name in settings:
             if name not in OPTIONS:
                 raise TypeError(f"cliauth.Client takes no {name}")
@@ -2752,7 +2753,7 @@ class DemoServer:
         """A terminal whose browser is played by person(); it can take the place of the module's Terminal."""
         return Played(self.person, quiet, verbose)
 
-    def client(self, token_file: str, scope: str = "openid email offline_access") -> Client:
+    def client(self, token_file: "Path", scope: str = "openid email offline_access") -> Client:
         """A client of this server, nobody being signed in yet."""
         return Client(self.issuer, self.client_id, scope, token_file=token_file, terminal=self.terminal())
 

@@ -1046,8 +1046,8 @@ class Terminal:
 
     def draw(self, address: str) -> None:
         """Shows the address as a QR code, where qrencode is there to draw it and the terminal can show it."""
+        import subprocess
         from shutil import which
-        from subprocess import DEVNULL, PIPE, SubprocessError, run
         if self.quiet or not self.interactive() or os.environ.get("TERM") == "dumb" or os.name == "nt":
             return  # on Windows which() would take one from the current folder
         program = which("qrencode") if sys.stderr.encoding.lower() == "utf-8" else None
@@ -1055,10 +1055,11 @@ class Terminal:
             return
         kind = "UTF8" if os.environ.get("NO_COLOR") else "ANSIUTF8"  # which is black on white whatever the theme
         try:  # the address on stdin: argv is for everybody to see
-            drawn = run([program, "-m", "2", "-t", kind], input=address.encode(), stdout=PIPE, stderr=DEVNULL,
-                        timeout=5, env=child_environment()).stdout.decode()
+            drawn = subprocess.run(
+                [program, "-m", "2", "-t", kind], input=address.encode(), stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL, timeout=5, env=child_environment()).stdout.decode()
             width = os.get_terminal_size(sys.stderr.fileno()).columns or 80
-        except (OSError, SubprocessError, ValueError):
+        except (OSError, subprocess.SubprocessError, ValueError):
             return
         modules = re.sub(r"\x1b\[[0-9;]*m", "", drawn)
         if re.match(r"[ ▀▄█\n]+\Z", modules) and len(max(modules.split("\n"), key=len)) <= width:

@@ -2317,8 +2317,9 @@ class Client:
         if response.status_code != 401 or not isinstance(request.body or "", (str, bytes)) or not self.replaced(
                 request.headers.get("Authorization", "")):
             return response
+        _ = response.content  # read by this, so that it stays in the history
         response.close()
-        request.headers["Authorization"] = "Bearer " + self.access_token()
+        request.headers["Authorization"] = "Bearer " + self.access_token(0)  # which may live for less than a minute
         again = response.connection.send(request, **options)
         again.history, again.request = [response], request
         return again
@@ -2329,7 +2330,8 @@ class Client:
         """The same for httpx, which wants a class of its own: class Auth(cliauth.Client, httpx.Auth): pass."""
         response = yield self(request)
         if response.status_code == 401 and self.replaced(response.request.headers.get("Authorization", "")):
-            yield self(request)
+            request.headers["Authorization"] = "Bearer " + self.access_token(0)
+            yield request
 
     def refresh(self) -> None:
         """Gets new tokens now; those that a sibling got in the meantime count. Raises as access_token() does."""

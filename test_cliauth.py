@@ -2710,7 +2710,7 @@ class TestClient:
         """A request and its answer, as requests and httpx have them in common, with what the first has besides."""
 
         def __init__(self, url="https://api.example.com/", body=None, status=401):
-            self.url, self.headers, self.body, self.status_code = url, {}, body, status
+            self.url, self.headers, self.body, self.status_code, self.content = url, {}, body, status, b""
             self.request = self.connection = self
             self.hooks, self.sent = [], []
 

@@ -213,6 +213,11 @@ def shown_url(url: str) -> str:
     return visible(re.sub("(?s)([?#]).+", r"\1…", without_user))
 
 
+def typed(text: str) -> str:
+    """A word as a person types it in a shell."""
+    return text if re.match(r"[\w:./\\@+-]+\Z", text) else f'"{visible(text)}"'
+
+
 def split_url(url: str, what: str) -> "Tuple[str, str, int]":
     """Scheme, host and port of an https address, or of an http one on this machine; UsageError for any other.
 
@@ -416,12 +421,12 @@ def advice(error: str, status: int, seconds: float = 0) -> str:
     later = status >= 500 or status == 429 or error in PASSING
     when_ = f"in {seconds:.0f} s" if seconds else "later"
     passing = f"try again {when_}" if later else "check the settings, or ask the provider"
-    again = f"to try again, run: {COMMAND} login"
+    again = "to try again, run the same command"
     known = dict.fromkeys(CLIENT, "check --client-id, and the client's secret, assertion or certificate")
     return {**known, "access_denied": again, "invalid_grant": again, "invalid_token": again,
-            "invalid_scope": "check --scope", "invalid_target": "check --resource",
+            "invalid_scope": "check --scope", "insufficient_scope": "check --scope",
+            "invalid_target": "check --resource", "unsupported_token_type": "it ends by itself",
             "unauthorized_client": "allow this flow for the client at the provider",
-            "unsupported_token_type": "it ends by itself",
             "client": "check --client-id, --redirect-uri, --scope, and the client secret, which some servers take by "
                       "--client-auth post alone"}.get(error, passing)
 
@@ -577,7 +582,7 @@ def next_poll(no: ErrorResponse, interval: float) -> float:
         raise ErrorResponse(f"the sign-in was denied: {no}", no.error, no.error_description, no.error_uri,
                             0 if no.passing else no.status)  # whatever the status, that was the person's last word
     if no.error in OVER:
-        raise LoginRequired(f"the code ran out or was used already ({no.words}); run: {COMMAND} login")
+        raise LoginRequired(f"the code ran out or was used already ({no.words}); run the same command again")
     if no.error == "authorization_pending":
         interval = max(interval, no.retry_after if no.status == 429 else 0)
     elif no.error == "slow_down" or no.status == 429:  # authentik's 429 is empty
@@ -1338,7 +1343,8 @@ def checked(settings: "Json") -> "Json":
     if not settings.get("client_id"):
         raise UsageError("no client id; register a client at the provider and name it with --client-id")
     for name, value in settings.items():
-        option = "--" + visible(name.replace("_", "-"))
+        variable = "CLIAUTH_" + name.upper()
+        option = variable if value and os.environ.get(variable) == value else "--" + visible(name.replace("_", "-"))
         texts = value if isinstance(value, list) else [str(value)]
         if isinstance(value, dict):  # --param; `claims` may have many lines
             texts = ["".join(f"{key}{text}".split()) for key, text in value.items()]
@@ -1400,9 +1406,10 @@ class Server:
                                   "if you trust that one, name it as --issuer, or name the endpoints")
         statuses = " and ".join(f"{answer.url} (HTTP {answer.status})" for answer in answers)
         later = any(answer.status == 429 or answer.status >= 500 for answer in answers)
-        failure = Unreachable if later else InvalidResponse
-        raise failure(f"no metadata at {statuses}; check --issuer, or name the endpoints with --authorization-endpoint "
-                      "and --token-endpoint")
+        if later:
+            raise Unreachable(f"no metadata at {statuses}; try again later")
+        raise InvalidResponse(f"no metadata at {statuses}; check --issuer, or name the endpoints with "
+                              "--authorization-endpoint and --token-endpoint")
 
     def rediscovered(self) -> bool:
         """Whether a kept copy of the metadata was in use, and a fresh one could be had: once."""
@@ -1540,8 +1547,8 @@ class SignIn:
         if flow == "auto" and self.settings.get("flow") == "client-credentials":
             flow = "client-credentials"
         if flow == "auto" and not self.order:
-            raise LoginRequired(f"nobody can sign in here: {self.reason}; use --flow client-credentials, or ask for "
-                                "--flow device, paste or browser")
+            raise LoginRequired(f"nobody can sign in here: {self.reason}; use login --flow client-credentials, or "
+                                "ask for --flow device, paste or browser")
         flows = {"browser": lambda: self.authorize(self.listen(), self.argv), "device": self.device,
                  "paste": lambda: self.authorize(None, []), "client-credentials": self.client_credentials}
         if flow not in flows and flow != "auto":
@@ -1589,7 +1596,8 @@ class SignIn:
         signed_in = False
         try:
             if not self.server.offers("authorization_endpoint"):
-                raise NotOffered("the provider has no authorization_endpoint; try --flow device")
+                raise NotOffered("no authorization_endpoint is known; try --flow device, or name one with "
+                                 "--authorization-endpoint")
             self.server.prepare("token_endpoint")  # before a browser opens
             attempt = Attempt("openid" in words(self.settings.get("scope")), self.settings.get("pkce", True))
             unheard = with_port(self.redirect_uris[0], 49152 + randbelow(16384))  # for a browser elsewhere: RFC 6335 §6
@@ -1634,7 +1642,7 @@ class SignIn:
             if params:
                 return params
         if self.left() > 0:
-            raise LoginRequired(f"nothing was pasted, and stdin has ended; run: {COMMAND} login where somebody can")
+            raise LoginRequired("nothing was pasted, and stdin has ended; run the same command in a terminal")
         ignored = f" Ignored meanwhile: {'; '.join(listener.ignored)}." if listener and listener.ignored else ""
         port = "" if redirect_uri in self.redirect_uris else " (any port; where it counts, name one by --redirect-uri)"
         device = "; or try --flow device" if self.server.endpoint("device_authorization_endpoint") else ""
@@ -1714,8 +1722,8 @@ class SignIn:
             except (Unreachable, InvalidResponse) as error:  # RFC 8628 §3.5: more slowly
                 interval, last = min(interval * 2, 60), f" ({error})"
         if end < self.end:
-            raise LoginRequired(f"the code ran out before it was entered; run: {COMMAND} login --device")
-        raise Unreachable(f"nobody signed in within {self.timeout:g} s{last}; run: {COMMAND} login --device")
+            raise LoginRequired("the code ran out before it was entered; run the same command again")
+        raise Unreachable(f"nobody signed in within {self.timeout:g} s{last}; run the same command again")
 
     def client_credentials(self) -> None:
         """RFC 6749 §4.4: the program itself signs in, no person."""
@@ -1839,8 +1847,8 @@ class TokenFile:
         self.seen = None, None  # type: Tuple[Optional[bytes], Optional[Json]]
 
     def unusable(self, why: str) -> UsageError:
-        return UsageError(f"the token file {visible(self.path)} cannot be used: {why}; move it away, then run: "
-                          f"{COMMAND} login")
+        return UsageError(f"the token file {visible(self.path)} cannot be used: {why}; move it away, then run the "
+                          "same command again")
 
     def read_bytes(self) -> "Optional[bytes]":
         """What is in the file, None if there is none; UsageError if it is no plain file of ours."""
@@ -2209,12 +2217,23 @@ class Client:
         return with_provider(overlay(overlay(presets(), stored), named))
 
     def hint(self) -> str:
-        named = f" --profile {self.profile}" if self.profile else " --issuer URL --client-id ID"
-        which = f" --token-file {visible(self.path)}" if self.path else named
-        return f"run: {COMMAND} login{'' if self.mounted else which}"
+        """The login to type: it names what the profile, the environment and the presets do not know."""
+        stored = (self.file and self.file.seen[1] or NEW)["settings"]
+        stored = stored if belongs(stored, self.named()) else {}  # as login() has it
+        known = overlay(overlay(presets(), stored), self.named())
+        found = not self.profile or not stored and self.profile == profile_name(with_provider(known))
+        more = {"token_file": self.path} if self.path else {} if found else {"profile": self.profile}
+        more.update((name, self.options[name]) for name in SERVER + ("client_id", "scope")
+                    if self.options.get(name) not in (None, stored.get(name)))
+        if not any(known.get(name) for name in PLACES):
+            more["issuer"] = "URL"
+        if not known.get("client_id"):
+            more["client_id"] = "ID"
+        options = (f" --{name.replace('_', '-')} {typed(value)}" for name, value in more.items())
+        return f"run: {COMMAND} login{'' if self.mounted else ''.join(options)}"
 
     def nobody(self) -> LoginRequired:
-        if not self.profile and profile_names():
+        if not self.profile and profile_names() and not self.mounted:
             return LoginRequired(f"no profile is the current one; run: {COMMAND} switch {profile_names()[0]}")
         profile = f" as {self.profile}" if self.profile and not self.mounted else ""
         return LoginRequired(f"nobody is signed in{profile}; {self.hint()}")
@@ -2277,7 +2296,7 @@ class Client:
             else:
                 raise
         if not printable(record["token"].get(name)):
-            raise UsageError(f"the provider gave no {name}; sign in with --scope openid")
+            raise UsageError(f"the provider gave no {name}; {self.hint()} with openid in the scope")
         return record
 
     def access_token(self, min_ttl: float = 60, login: bool = False) -> str:
@@ -2483,8 +2502,10 @@ class Client:
         try:
             claims = server.userinfo(record["token"])
         except ErrorResponse as no:
-            if no.status != 401 or not self.status()["refreshable"]:
+            if no.status != 401:
                 raise
+            if not self.status()["refreshable"]:
+                raise LoginRequired(f"the token is not taken any more ({no.words}); {self.hint()}") from None
             claims = server.userinfo(self.renew(record)["token"])
         if server.metadata != record["metadata"]:
             self.relearn(server.metadata)
@@ -2504,6 +2525,8 @@ class Client:
             file = self.locate()
             known = file.read()
         except LoginRequired:
+            if profile_names():
+                raise  # somebody is, but who?
             known = None
         if known is None:
             return self.terminal.note("Nobody was signed in.")
@@ -2814,7 +2837,13 @@ class Terminated(BaseException):
     """SIGTERM came."""
 
 
-def guarded(work: "Callable[[], Optional[int]]") -> int:
+def settings_for_options(text: str) -> str:
+    """For a program that mounts the commands, without options for settings: the names by which Client takes them."""
+    names = "|".join(name.replace("_", "-") for name in OPTIONS + ("token_file", "profile"))
+    return re.sub(rf"--({names})(?![\w-])", lambda match: match.group(1).replace("-", "_"), text)
+
+
+def guarded(work: "Callable[[], Optional[int]]", mounted: bool = False) -> int:
     """The exit code of a command; what goes wrong is one line on stderr."""
     for stream in (sys.stdout, sys.stderr):
         if os.name == "nt" and hasattr(stream, "reconfigure"):  # 3.7; a shell's $(…) would keep the CR of a CR LF
@@ -2833,7 +2862,7 @@ def guarded(work: "Callable[[], Optional[int]]") -> int:
         wrong = bad_import(error)
         code, text = (2, wrong) if wrong else (
             1, f"an unforeseen {type(error).__name__}; please report it, with what you typed")
-    Terminal().say(f"{APP}: {text}")
+    Terminal().say(f"{APP}: {settings_for_options(text) if mounted else text}")
     return code
 
 
@@ -3017,9 +3046,10 @@ def command_list(client: Client, args: "argparse.Namespace") -> None:
 
 
 def command_switch(client: Client, args: "argparse.Namespace") -> None:
-    if args.name not in profile_names():
-        known = ", ".join(profile_names()) or f"none yet, run: {COMMAND} login"
-        raise UsageError(f"there is no profile {visible(args.name, 80)}; there are: {known}")
+    names = profile_names()
+    if args.name not in names:
+        next_ = f"there are: {', '.join(names)}; run: {COMMAND} switch {names[0]}" if names else client.hint()
+        raise UsageError(f"there is no profile {visible(args.name, 80)}; {next_}")
     make_current(args.name)
 
 
@@ -3120,7 +3150,8 @@ def add_commands(subparsers: "Any", client: "Optional[Client]" = None,
             details = dict({"action": "store_true"} if metavar == "" else {"metavar": metavar}, **(more or [{}])[0])
             if not client or option[2:].replace("-", "_") not in OPTIONS + ("client_secret_file", "no_pkce"):
                 parser.add_argument(option, help=help_, **details)
-        parser.set_defaults(func=lambda args, work=work: guarded(lambda: work(client or client_of(args), args)))
+        parser.set_defaults(func=lambda args, work=work: guarded(
+            lambda: work(client or client_of(args), args), client is not None))
 
 
 def build_parser(commands: "Iterable[str]" = tuple(COMMANDS)) -> "argparse.ArgumentParser":
@@ -3172,7 +3203,8 @@ def obey(argv: "List[str]") -> int:
         args.url.append(unknown.pop(0))
     if unknown:
         names = ", ".join(re.sub("(?s)(--[a-z-]*|-[A-Za-z]?).*", r"\1", word) for word in unknown if word[:1] == "-")
-        raise UsageError(f"unknown: {names or 'an argument too many'}; run: {COMMAND} --help")
+        command = f"{COMMAND} {args.command}" if args.command else COMMAND
+        raise UsageError(f"unknown: {names or 'an argument too many'}; run: {command} --help")
     if args.version or not args.command:
         out(f"cliauth {__version__} (Python {sys.version.split()[0]})\n" if args.version else parser.format_help())
         return 0
@@ -3214,7 +3246,7 @@ def started_by() -> str:
     if spec and spec.name != "__main__":  # which it is in a zipapp
         return f"{python} -m {spec.name.replace('.__main__', '')}"
     if sys.argv[0].endswith((".py", ".pyz")):
-        return f"{python} " + (sys.argv[0] if re.match(r"[\w:./\\-]+\Z", sys.argv[0]) else f'"{visible(sys.argv[0])}"')
+        return f"{python} {typed(sys.argv[0])}"
     return COMMAND
 
 

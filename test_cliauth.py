@@ -450,7 +450,7 @@ class TestProtocol:
         ({"error": "access_denied", "iss": "https://evil"}, True, InvalidResponse, "the answer is of another server: "),
         ({"code": "c"}, True, InvalidResponse, "the answer is of another server: iss is missing"),
         ({"error": "access_denied", "code": "c"}, True, ErrorResponse,
-         "the sign-in was denied: access_denied; to try again, run: cliauth login"),
+         "the sign-in was denied: access_denied; to try again, run the same command"),
         ({"error": "invalid_scope", "error_description": "x\n", "iss": "https://id"}, True, ErrorResponse,
          "the sign-in was refused: invalid_scope (x\\n); check --scope"),
         ({"error": "\x1b"}, True, ErrorResponse, "the sign-in was refused: \\x1b; check the settings")])
@@ -1708,10 +1708,10 @@ class TestFlows:
         assert len(server.asked("/token")) == 1
 
     @pytest.mark.parametrize("before, after, code, said", [
-        ("http.*", "", 3, "nothing was pasted, and stdin has ended; run: cliauth login where somebody can"),
-        ("state=[^&]+", "state=x", 3, "nothing was pasted, and stdin has ended; run: cliauth login where somebody can"),
-        (".*code=([^&]+).*", "\\1\nno", 3, "nothing was pasted, and stdin has ended; run: cliauth login where"),
-        ("https?", "\u00e9", 3, "nothing was pasted, and stdin has ended; run: cliauth login where somebody can"),
+        ("http.*", "", 3, "nothing was pasted, and stdin has ended; run the same command in a terminal"),
+        ("state=[^&]+", "state=x", 3, "nothing was pasted, and stdin has ended; run the same command in a terminal"),
+        (".*code=([^&]+).*", "\\1\nno", 3, "nothing was pasted, and stdin has ended; run the same command in a"),
+        ("https?", "\u00e9", 3, "nothing was pasted, and stdin has ended; run the same command in a terminal"),
         ("iss=[^&]+", "iss=https://b.example", 1, "the answer is of another server: iss is https://b.example, not "),
         ("&iss=[^&]+", "", 1, "the answer is of another server: iss is missing, not "),
         ("code=[^&]+", "error=access_denied", 1, "the sign-in was denied: access_denied")])
@@ -1767,8 +1767,8 @@ class TestFlows:
         ((200, {"error": "incorrect_device_code"}), 300, 3, "the code ran out or was used already (incorrect_device_"),
         ((400, {"status": 400, "message": "invalid device code"}), 300, 3, "the code ran out or was used already (inv"),
         ((400, {"error": "invalid_scope"}), 300, 1, "http://127.0.0.1:"),
-        (PENDING, 300, 3, "the code ran out before it was entered; run: cliauth login --device"),
-        (PENDING, 12, 4, "nobody signed in within 12 s; run: cliauth login --device"),
+        (PENDING, 300, 3, "the code ran out before it was entered; run the same command again"),
+        (PENDING, 12, 4, "nobody signed in within 12 s; run the same command again"),
         ((503, ""), 12, 4, "nobody signed in within 12 s (http://127.0.0.1:"),
         ((200, "<html>"), 12, 4, "nobody signed in within 12 s (http://127.0.0.1:")])
     def test_a_device_code_is_given_up_for_a_reason(self, server, clock, answer, timeout, code, said):
@@ -1899,8 +1899,8 @@ class TestFlows:
             self, server, monkeypatch, name, value, visit, why):
         monkeypatch.setenv(name, value)
         client = client_of(server, terminal=Played(visit))
-        assert failure(client.login) == (3, "nobody can sign in here: %s; use --flow client-credentials, or ask for "
-                                         "--flow device, paste or browser" % why)
+        assert failure(client.login) == (3, "nobody can sign in here: %s; use login --flow client-credentials, or ask "
+                                         "for --flow device, paste or browser" % why)
         assert client.terminal.text == "" and server.requests == []
         assert failure(client.login, "device", timeout=0)[0] == 4 and "To sign in, open " in client.terminal.text
 
@@ -2083,7 +2083,7 @@ class TestTokenFile:
         for work in (client.access_token, client.status, client.refresh, client.logout, client.userinfo, client.login):
             code, said = failure(work)
             assert code == 2 and said.startswith("the token file %s cannot be used: %s" % (path, why))
-            assert said.endswith("; move it away, then run: cliauth login")
+            assert said.endswith("; move it away, then run the same command again")
         with pytest.raises(UsageError) as error:
             client.status()
         assert error.value.__context__ is None or callable(make)  # which would hold all that is in the file
@@ -2146,7 +2146,7 @@ class TestTokenFile:
     @pytest.mark.parametrize("change_, secret, said", [
         (lambda settings: settings.pop("client_id"), "", "no client id; register a client at the provider and"),
         (lambda settings: settings.update({"x\ue000": "\0"}), "", r"--x\ue000 holds characters that cannot be"),
-        (lambda settings: None, "\udcff", "--client-secret holds characters that cannot be sent; type it anew")])
+        (lambda settings: None, "\udcff", "CLIAUTH_CLIENT_SECRET holds characters that cannot be sent; type it anew")])
     def test_settings_that_cannot_be_sent_are_named_before_anything_is_spent(
             self, server, signed_in, monkeypatch, change_, secret, said):
         settings = held(signed_in)["settings"]
@@ -2687,7 +2687,7 @@ class TestClient:
                                           ("https://a.example", "c2", "https://a.example (client c2)")):
             assert failure(Client(issuer, client_id, profile="work").access_token) == (
                 3, "profile work is signed in at https://a.example (client cli), not at %s; run: cliauth login "
-                "--profile work" % wanted)
+                "--profile work --issuer %s --client-id %s" % (wanted, issuer, client_id or "ID"))
 
     def test_only_with_login_is_a_person_asked(self, server, client):
         code, said = failure(client.access_token)
@@ -3640,7 +3640,8 @@ class TestCommandLine:
             {"current": True, "profile": name, "signed_in": True, "account": "ada@example.com", "issuer": issuer,
              "client_id": "demo"}, {"current": False, "profile": "other", "signed_in": False, "account": None,
                                     "issuer": "https://a.example", "client_id": "cli"}]
-        assert cli("switch", "acme") == (2, "", "cliauth: there is no profile acme; there are: %s, other\n" % name)
+        assert cli("switch", "acme") == (2, "", "cliauth: there is no profile acme; there are: %s, other; run: "
+                                         "cliauth switch %s\n" % (name, name))
         change(signed_in, settings={"token_endpoint": "https://a.example/token", "client_id": "demo"}, metadata={})
         assert cli("status", "--profile", name)[1].split("\n")[2].split() == ["issuer", "https://a.example/token"]
         keep("zoe", token={"access_token": "x", "user": {"name": "Zoe\x1b"}})
@@ -3695,7 +3696,8 @@ class TestCommandLine:
 
     @pytest.mark.parametrize("argv, code, said", [
         (["status"], 3, "nobody is signed in; run: cliauth login --issuer URL --client-id ID\n"),
-        (["token", "--profile", "acme"], 3, "nobody is signed in as acme; run: cliauth login --profile acme\n"),
+        (["token", "--profile", "acme"], 3, "nobody is signed in as acme; run: cliauth login --profile acme --issuer "
+         "URL --client-id ID\n"),
         (["login"], 2, "which provider? name it with --issuer URL, or --provider github|"),
         (["login", "--issuer", "I"], 2, "no client id; register a client at the provider and name it with --client-"),
         (["login", "--issuer", "http://a.example", "--client-id", "x"], 2, "--issuer must begin with https://, or "),
@@ -3705,7 +3707,7 @@ class TestCommandLine:
         (["login", "--provider", "acme", "--client-id", "x"], 2, "no provider is called acme; there are github, "),
         (["login", "--client-secret-file", "/no"], 2, "--client-secret-file cannot be read from /no: No such file"),
         (["login", "--profile", "../x"], 2, "no profile can be called ../x; use letters, digits and . _ @ + -\n"),
-        (["login", "--client-secret", "x"], 2, "unknown: --client-secret; run: cliauth --help\n"),
+        (["login", "--client-secret", "x"], 2, "unknown: --client-secret; run: cliauth login --help\n"),
         (LOGIN + ["x", "--param", "request_uri=1"], 2, "--param cannot set request_uri, which the protocol needs; "),
         pytest.param(["status", "--token-file", "a\x1b.json"], 3, "nobody is signed in as a\\x1b; run: cliauth login "
                      "--token-", marks=posix("such names")),
@@ -3716,9 +3718,9 @@ class TestCommandLine:
         (LOGIN + ["x", "--client-secret-file", os.devnull], 2, "there is no client secret in "),
         (LOGIN + ["x", "--flow", "client-credentials"], 1, "I/token answered 401 invalid_client"),
         (LOGIN + ["x"], 3, "nobody can sign in here: there is no display, and stderr is no terminal; use "),
-        (LOGIN + ["x", "--flow", "paste"], 3, "nothing was pasted, and stdin has ended; run: cliauth login where"),
+        (LOGIN + ["x", "--flow", "paste"], 3, "nothing was pasted, and stdin has ended; run the same command in a"),
         (LOGIN + ["x", "--device", "--timeout", "0", "--param", "claims={\r\n\t}"], 4,
-         "nobody signed in within 0 s; run: cliauth login --device\n"),
+         "nobody signed in within 0 s; run the same command again\n"),
         (["login", "--issuer", "http://127.0.0.1:1", "--client-id", "x", "--device"], 4, "127.0.0.1:1 cannot be ")])
     def test_an_error_is_one_line_and_an_exit_code(self, server, cli, monkeypatch, argv, code, said):
         monkeypatch.setattr(cliauth, "find_browser", lambda *_: ([], "there is no display"))
@@ -3730,14 +3732,14 @@ class TestCommandLine:
         monkeypatch.setenv("CI", "1")
         for provider in ("github", "gitlab"):
             code, _, err = cli("login", "--provider", provider, "--client-id", "x")
-            assert code == 3 and err.startswith("cliauth: nobody can sign in here: CI is set; use --flow client-cred")
+            assert code == 3 and err.startswith("cliauth: nobody can sign in here: CI is set; use login --flow ")
 
     def test_what_else_commands_say_of_what_is_missing(self, server, signed_in, cli, monkeypatch):
         assert json.loads(cli("refresh", "--json")[1]) == json.loads(cli("status", "--json")[1])
         server.extra["/token"] = {"id_token": None}
         change(signed_in, token=dict(held(signed_in)["token"], id_token=None))
-        assert cli("token", "--id-token") == (2, "", "cliauth: the provider gave no id_token; sign in with --scope "
-                                              "openid\n")
+        assert cli("token", "--id-token") == (2, "", "cliauth: the provider gave no id_token; run: cliauth login "
+                                              "--profile %s with openid in the scope\n" % signed_in.profile)
         assert cli("logout", "--browser")[2].endswith(".\nThe provider names no end_session_endpoint; sign out on its "
                                                       "own page.\n")
         with open(os.path.join(signed_in.file.folder, "broken.json"), "w") as file:
@@ -4057,7 +4059,7 @@ class TestCommandLine:
         for name, value in (("APP", "acme"), ("COMMAND", "acme auth"), ("ISSUER", server.issuer), ("CLIENT_ID", "demo"),
                             ("SCOPE", "openid"), ("SETTINGS", {"param": {"prompt": "login"}})):
             monkeypatch.setattr(cliauth, name, value)
-        assert cli("status")[2].endswith("; run: acme auth login --profile %s\n" % Client().status()["profile"])
+        assert cli("status")[2].endswith("; run: acme auth login\n")
         assert cli("login", "--timeout", "10")[0] == 0
         asked = server.asked("/authorization")[0]
         assert (asked["client_id"], asked["scope"], asked["prompt"]) == ("demo", "openid", "login")
@@ -4180,7 +4182,7 @@ class TestCommandLine:
     @posix("shell that closes streams")
     @pytest.mark.parametrize("line, code, said", [
         ("token 2>&-", 0, ""), ("refresh >&- 2>&-", 0, ""), ("login --flow paste", 3, "nothing was pasted, and stdin "),
-        ("login --flow paste 0>main.out", 3, "nothing was pasted, and stdin has ended; run: "),  # it cannot be read
+        ("login --flow paste 0>main.out", 3, "nothing was pasted, and stdin has ended; run "),  # it cannot be read
         ("login --client-secret-file -", 2, "--client-secret-file cannot be read from -: "),
         ("request -d @- https://a.example", 2, "-d cannot be read from -: it is closed; name another file"),
         ("token --format git get", 2, "git's question cannot be read from -: ")])

@@ -2955,7 +2955,7 @@ def request_headers(lines: "List[str]") -> "Dict[str, str]":
     headers = {}
     for name, colon, value in (line.partition(":") for line in lines):
         if not colon or not re.match(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z", name) or re.search(r"[^\t -~]", value):
-            raise UsageError("-H takes 'Name: value', of printable ASCII; write it like -H 'Accept: text/plain'")
+            raise UsageError('-H takes "Name: value", of printable ASCII; write it like -H "Accept: text/plain"')
         if name.lower() == "authorization":
             raise UsageError("-H cannot set Authorization, which is where the token goes; leave it out")
         headers[name] = value.strip()
@@ -2964,10 +2964,8 @@ def request_headers(lines: "List[str]") -> "Dict[str, str]":
 
 def command_request(client: Client, args: "argparse.Namespace") -> int:
     """Calls an API; on a 401 once more with a fresh token (RFC 6750 §3.1). Its answer is copied as it comes."""
-    if len(args.url) > 2:
-        raise UsageError(f"request takes a method and an address; run: {COMMAND} request --help")
     body, headers = request_body(args.data), request_headers(args.header)
-    method, url = (["GET" if body is None else "POST"] + args.url)[-2:]
+    method, url = args.method or ("GET" if body is None else "POST"), args.url
     fixed = bool(given_token())
     for tries in (1, 2):
         headers["Authorization"] = "Bearer " + client.access_token(login=args.login)
@@ -3063,50 +3061,56 @@ def duration(text: str) -> float:
 
 REPEATED, JSON = {"action": "append"}, ("--json", "", "print the facts as JSON")
 SIGN_IN = ("--login", "", "sign in first where that is needed")
-ENDPOINTS = [("--" + name.replace("_", "-"), "URL", "beats discovery, or stands in for it") for name in SERVER[2:]]
+ENDPOINTS = [("--" + name.replace("_", "-"), "URL", "this address, whatever discovery says") for name in SERVER[2:]]
 
 # The commands: what does the work, one line of help, an example, and the options: name, argument ("" for a flag), help,
 # and what else argparse is told of them.
 COMMANDS: "Dict[str, Tuple[Callable[..., Optional[int]], str, str, List[Tuple[Any, ...]]]]" = {
     "login": (command_login, "sign in, and keep the tokens and settings", "login --issuer https://id.example.com "
-              "--client-id my-cli --scope 'openid offline_access'", [
+              '--client-id my-cli --scope "openid offline_access"', [
         ("--issuer", "URL", "the provider, found by discovery"),
         ("--provider", "NAME", "a provider without usable discovery: " + ", ".join(PROVIDERS)),
         ("--client-id", "ID", "as registered at the provider"),
-        ("--client-secret-file", "FILE", "its secret, - for stdin; or CLIAUTH_CLIENT_SECRET"),
-        ("--client-auth", None, "how the secret is sent", {"choices": ("none", "post", "basic")}),
+        ("--client-secret-file", "FILE", "the client's secret, - for stdin; or CLIAUTH_CLIENT_SECRET"),
+        ("--client-auth", None, "how the secret is sent (default: as the provider lists, else basic)", {
+            "choices": ("none", "post", "basic")}),
         ("--client-assertion-file", "FILE", "a JWT instead of a secret, read afresh each time"),
-        ("--scope", "'A B'", "such as 'openid offline_access' (default: openid, where listed)"),
-        ("--audience", "A", "the API that it is for, where the provider asks"),
-        ("--param", "NAME=VALUE", "one more for the sign-in; repeatable", REPEATED),
-        ("--resource", "URI", "the API that it is for; repeatable", REPEATED),
+        ("--scope", '"A B"', 'such as "openid offline_access" (default: openid, where the provider lists it)'),
+        ("--audience", "A", "the API that the token is for, where the provider wants it named"),
+        ("--param", "NAME=VALUE", "one more parameter of the sign-in, such as prompt=consent; repeatable", REPEATED),
+        ("--resource", "URI", "the same as an address, where the provider wants that (RFC 8707); repeatable", REPEATED),
         *ENDPOINTS,
         ("--flow", None, "how to sign in (default: auto, which says what it chose)", {
             "choices": ("auto", "browser", "device", "paste", "client-credentials"), "default": "auto"}),
         ("--device", "", "the same as --flow device"),
         ("--no-browser", "", "print the address, open nothing, still listen"),
         ("--no-pkce", "", "for a server that refuses PKCE; needs a client secret"),
-        ("--redirect-uri", "URI", "as registered; repeatable, tried in order; port 0 is any free one (default: "
-         f"{REDIRECT_URIS[0]})", REPEATED),
-        ("--timeout", "S", "seconds (default: 300)", {"type": duration, "default": LOGIN_TIMEOUT}),
+        ("--redirect-uri", "URI", "as registered at the provider; repeatable, tried in order; port 0 is any free one "
+         f"(default: {REDIRECT_URIS[0]})", REPEATED),
+        ("--timeout", "S", "seconds for the whole sign-in (default: 300)", {
+            "type": duration, "default": LOGIN_TIMEOUT}),
         ("--ca-file", "FILE", "the certificates to trust, PEM"),
         ("--client-cert", "FILE", "a client certificate for mutual TLS, PEM"),
-        ("--client-key", "FILE", "its key, where that is another file"), JSON]),
-    "token": (command_token, "print an access token that is valid now", "token --format header | curl -H @- URL", [
-        ("operation", None, "with --format git: get, store or erase", {"nargs": "?"}),
-        ("--format", None, None, {"choices": ("token", "header", "json", "kubectl", "git"), "default": "token"}),
-        ("--id-token", "", "the ID token instead"),
-        ("--min-ttl", "S", "seconds still to live (default: 60)", {"type": duration, "default": 60}), SIGN_IN]),
+        ("--client-key", "FILE", "the certificate's key, where that is another file"), JSON]),
+    "token": (command_token, "print an access token that is valid now", "token --format header | curl -H @- "
+              "https://api.example.com/me", [
+        ("operation", None, "with --format git, what git adds: get, store or erase", {"nargs": "?"}),
+        ("--format", None, "the token alone (default), a header for curl, JSON, or what kubectl or git asks for", {
+            "choices": ("token", "header", "json", "kubectl", "git"), "default": "token"}),
+        ("--id-token", "", "the ID token instead of the access token"),
+        ("--min-ttl", "S", "get a fresh one if fewer seconds are left (default: 60)", {
+            "type": duration, "default": 60}), SIGN_IN]),
     "status": (command_status, "who is signed in, where, until when", "status --json", [JSON]),
-    "userinfo": (command_userinfo, "what the provider says of you", "userinfo", [SIGN_IN]),
+    "userinfo": (command_userinfo, "what the provider says of you, as JSON", "userinfo", [SIGN_IN]),
     "request": (command_request, "call an API with the token", "request https://api.example.com/me", [
-        ("url", "[METHOD] URL", "GET, or with -d POST, unless a method is named", {"nargs": "+"}),
+        ("method", "METHOD", "GET, or with -d POST, unless it is named", {"nargs": "?"}),
+        ("url", "URL", "an https address"),
         ("-d", "DATA", "the body: a text, @FILE, or @- for stdin", {"dest": "data"}),
-        ("-H", "'Name: value'", "repeatable", {"dest": "header", "action": "append", "default": []}),
+        ("-H", '"Name: value"', "one more header; repeatable", {"dest": "header", "action": "append", "default": []}),
         ("-i", "", "print the response's headers too", {"dest": "include"}), SIGN_IN]),
     "refresh": (command_refresh, "get new tokens now", "refresh", [JSON]),
-    "logout": (command_logout, "revoke the tokens and delete them", "logout --forget", [
-        ("--forget", "", "remove the settings too"), ("--all", "", "every profile"),
+    "logout": (command_logout, "revoke the tokens and delete them", "logout", [
+        ("--forget", "", "remove the settings too"), ("--all", "", "sign out of every profile"),
         ("--browser", "", "end the browser's session at the provider too")]),
     "list": (command_list, "the profiles, the current one marked", "list", [JSON]),
     "switch": (command_switch, "make another profile the current one", "switch acme", [
@@ -3139,6 +3143,7 @@ def add_commands(subparsers: "Any", client: "Optional[Client]" = None,
     The hints name the program's own words, such as "run: mycli auth login", if no preset COMMAND does.
     """
     global COMMAND
+    import argparse
     if client:
         client.mounted = True
     for name in names:
@@ -3146,6 +3151,8 @@ def add_commands(subparsers: "Any", client: "Optional[Client]" = None,
         parser = subparsers.add_parser(name, help=about, description=about[0].upper() + about[1:] + ".", **keywords)
         COMMAND = (COMMAND == "cliauth" and parser.prog.rpartition(" ")[0]) or COMMAND
         parser.epilog = f"example: {COMMAND} {name if client and name == 'login' else example}"
+        if client:  # the example on one line, to copy
+            parser.formatter_class = keywords.get("formatter_class", argparse.RawDescriptionHelpFormatter)
         for option, metavar, help_, *more in options:
             details = dict({"action": "store_true"} if metavar == "" else {"metavar": metavar}, **(more or [{}])[0])
             if not client or option[2:].replace("-", "_") not in OPTIONS + ("client_secret_file", "no_pkce"):
@@ -3163,7 +3170,7 @@ def build_parser(commands: "Iterable[str]" = tuple(COMMANDS)) -> "argparse.Argum
             self.color = False  # Python 3.14's escapes, for which nobody asked
 
         def format_help(self) -> str:
-            self.formatter_class = argparse.HelpFormatter
+            self.formatter_class = argparse.RawDescriptionHelpFormatter  # the example on one line, to copy
             return super().format_help()
 
         def error(self, message: str) -> "Any":
@@ -3181,7 +3188,7 @@ def build_parser(commands: "Iterable[str]" = tuple(COMMANDS)) -> "argparse.Argum
     shared.add_argument("-v", "--verbose", action="store_true", help="the HTTP exchange on stderr, without secrets")
     shared.add_argument("-q", "--quiet", action="store_true", help="only what is needed to go on")
     parser = Parser(prog=COMMAND, parents=[shared], allow_abbrev=False, description="Sign in from the command line: "
-                    "OAuth 2.0 and OpenID Connect.", epilog=f"example: {COMMAND} login --issuer URL --client-id ID")
+                    "OAuth 2.0 and OpenID Connect.", epilog=f"example: {COMMAND} {COMMANDS['login'][2]}")
     parser.add_argument("--version", action="store_true", help="the version of cliauth, and that of Python")
     add_commands(parser.add_subparsers(dest="command", metavar="COMMAND"), None, commands, parents=[shared],
                  allow_abbrev=False)
@@ -3199,8 +3206,8 @@ def obey(argv: "List[str]") -> int:
         except ImportError:
             pass
     args, unknown = parser.parse_known_args(argv)
-    if args.command == "request" and unknown and not unknown[0].startswith("-"):  # request PUT -d DATA URL
-        args.url.append(unknown.pop(0))
+    if args.command == "request" and not args.method and unknown and unknown[0][:1] != "-":  # request PUT -d DATA URL
+        args.method, args.url = args.url, unknown.pop(0)
     if unknown:
         names = ", ".join(re.sub("(?s)(--[a-z-]*|-[A-Za-z]?).*", r"\1", word) for word in unknown if word[:1] == "-")
         command = f"{COMMAND} {args.command}" if args.command else COMMAND

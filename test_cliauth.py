@@ -2689,6 +2689,26 @@ class TestClient:
                 3, "profile work is signed in at https://a.example (client cli), not at %s; run: cliauth login "
                 "--profile work --issuer %s --client-id %s" % (wanted, issuer, client_id or "ID"))
 
+    @pytest.mark.parametrize("made, variables, typed", [
+        ({}, {}, " --issuer URL --client-id ID"), ({"client_id": "cli"}, {}, " --client-id cli --issuer URL"),
+        ({"profile": "work"}, {}, " --profile work"), ({"profile": "new"}, {}, " --profile new --issuer URL --client-id ID"),
+        ({"token_file": "a b"}, {}, ' --token-file "a b" --issuer URL --client-id ID'),
+        ({"issuer": "https://b.example", "client_id": "cli", "scope": "a b"}, {},
+         ' --issuer https://b.example --client-id cli --scope "a b"'),
+        ({"profile": "work", "scope": "a"}, {}, " --profile work --scope a"),
+        ({}, {"ISSUER": "https://b.example"}, " --client-id ID"),
+        ({}, {"PROVIDER": "github", "CLIENT_ID": "cli"}, ""), ({}, {"PROFILE": "work"}, " --profile work"),
+        ({"profile": "work"}, {"ISSUER": "https://b.example"}, " --profile work --client-id ID")])
+    def test_the_login_of_a_hint_names_what_is_not_known_without_it(self, monkeypatch, made, variables, typed):
+        keep("work", settings={"issuer": "https://a.example", "client_id": "cli"}, token={})
+        os.unlink(os.path.join(os.environ["CLIAUTH_HOME"], "current"))
+        for name, value in variables.items():
+            monkeypatch.setenv("CLIAUTH_" + name, value)
+        client = Client(**made)
+        with contextlib.suppress(LoginRequired):
+            client.locate().read()
+        assert client.hint() == "run: cliauth login" + typed
+
     def test_only_with_login_is_a_person_asked(self, server, client):
         code, said = failure(client.access_token)
         assert code == 3 and said.startswith("nobody is signed in as 127.0.0.1_demo-") and not server.requests
@@ -3566,7 +3586,9 @@ class TestCommandLine:
         widths = []
         for columns in ("60", "200"):
             monkeypatch.setenv("COLUMNS", columns)
-            widths.append(max(map(len, cli("login", "--help")[1].split("\n"))))
+            *text, example, _ = cli("login", "--help")[1].split("\n")
+            widths.append(max(map(len, text)))
+            assert example.endswith('--client-id my-cli --scope "openid offline_access"')  # not broken, to be copied
         assert widths[0] < 100 < widths[1]
 
     def test_a_login_is_silent_on_stdout_and_later_commands_need_no_options(self, server, cli, person):
@@ -3684,6 +3706,15 @@ class TestCommandLine:
             assert (code, err) == (0, "") and "\nexample: cliauth %s" % command in out and "--profile NAME" in out
             assert "\n    %s " % command in cli("-h")[1]
 
+    def test_the_example_of_every_command_works_as_it_is_printed(self, server, cli, person):
+        server.client_id = "my-cli"
+        for command in ("", *cliauth.COMMANDS):
+            example = cli(*command.split(), "-h")[1].rpartition("\nexample: cliauth ")[2]
+            for name, here in (("id.example.com", ""), ("api.example.com/me", "/userinfo")):
+                example = example.replace("https://" + name, server.issuer + here)
+            assert cli(*shlex.split(example.partition(" | curl -H @- http")[0]))[0] == 0, example
+            keep("acme", **cliauth.Client().locate().read())  # for `switch acme`
+
     def test_profile_token_file_quiet_and_verbose_stand_before_or_after_the_command(self, server, signed_in, cli):
         name, path, token = signed_in.profile, signed_in.locate().path, held(signed_in)["token"]["access_token"]
         keep("other", token=dict(TOKEN, access_token="not-this"))
@@ -3713,7 +3744,7 @@ class TestCommandLine:
                      "--token-", marks=posix("such names")),
         (["status", "--token-file", "a", "--profile", "\x1b"], 3, "nobody is signed in as \\x1b; run: cliauth login "),
         (["request"], 2, "the following arguments are required: "),
-        (["request", "GET", "I", "I"], 2, "request takes a method and an address; run: cliauth request --help\n"),
+        (["request", "GET", "I", "I"], 2, "unknown: an argument too many; run: cliauth request --help\n"),
         (["token", "get"], 2, "token takes no argument but with --format git; run: cliauth token --help\n"),
         (LOGIN + ["x", "--client-secret-file", os.devnull], 2, "there is no client secret in "),
         (LOGIN + ["x", "--flow", "client-credentials"], 1, "I/token answered 401 invalid_client"),
@@ -3733,6 +3764,18 @@ class TestCommandLine:
         for provider in ("github", "gitlab"):
             code, _, err = cli("login", "--provider", provider, "--client-id", "x")
             assert code == 3 and err.startswith("cliauth: nobody can sign in here: CI is set; use login --flow ")
+
+    def test_logout_does_not_guess_who_is_meant(self, signed_in, cli):
+        os.unlink(os.path.join(os.environ["CLIAUTH_HOME"], "current"))
+        assert cli("logout") == (3, "", "cliauth: no profile is the current one; run: cliauth switch %s\n"
+                                 % signed_in.profile)
+        assert held(signed_in)["token"]
+
+    def test_a_userinfo_refused_for_good_says_who_has_to_sign_in(self, server, signed_in, cli):
+        server.access.clear()
+        change(signed_in, token=dict(held(signed_in)["token"], refresh_token=None))
+        assert cli("userinfo") == (3, "", "cliauth: the token is not taken any more (invalid_token); run: cliauth login "
+                                   "--profile %s\n" % signed_in.profile)
 
     def test_what_else_commands_say_of_what_is_missing(self, server, signed_in, cli, monkeypatch):
         assert json.loads(cli("refresh", "--json")[1]) == json.loads(cli("status", "--json")[1])
@@ -4025,7 +4068,8 @@ class TestCommandLine:
         assert args.func(args) == 0
         assert capsys.readouterr().out == "Authorization: Bearer %s\n" % held(signed_in)["token"]["access_token"]
         assert sorted(subparsers.choices) == ["login", "logout", "status", "token"]
-        for name, example in (("login", "login"), ("token", "token --format header | curl -H @- URL")):
+        for name, example in (("login", "login"), (
+                "token", "token --format header | curl -H @- https://api.example.com/me")):
             assert subparsers.choices[name].format_help().endswith("\nexample: acme auth %s\n" % example)
         server.script["/token"] = [(503, "")]
         change(signed_in, expires_at=1)
@@ -4033,6 +4077,9 @@ class TestCommandLine:
         signed_in.logout()
         monkeypatch.setattr(cliauth, "APP", "acme")
         assert args.func(args) == 3 and capsys.readouterr().err == "acme: nobody is signed in; run: acme auth login\n"
+        server.script["/device_authorization"] = [(400, {"error": "invalid_scope"})]
+        args = parser.parse_args(["auth", "login", "--device"])
+        assert args.func(args) == 1 and capsys.readouterr().err.endswith(" 400 invalid_scope; check scope\n")  # no option
 
     def test_the_words_for_the_hints_may_be_given(self, signed_in, monkeypatch):
         import argparse

@@ -2066,6 +2066,12 @@ OPTIONS = SERVER + CREDENTIALS + (
 FILES = ("client_assertion_file", "client_cert", "client_key", "ca_file")
 
 
+def settings_for_options(text: str) -> str:
+    """For a program that mounts the commands, without options for settings: the names by which Client takes them."""
+    names = "|".join(name.replace("_", "-") for name in OPTIONS + ("token_file", "profile"))
+    return re.sub(rf"--({names})(?![\w-])", lambda match: match.group(1).replace("-", "_"), text)
+
+
 def overlay(lower: "Json", upper: "Json") -> "Json":
     """Settings over settings, one --param by another. Another server leaves nothing that was meant for the first one,
     another client none of its secrets."""
@@ -2477,11 +2483,14 @@ class Client:
         self.terminal.note(f"{', '.join(parts)}, until {when(facts['expires_at'])} (profile {self.profile}).")
         missing = [scope for scope in asked if scope not in OFFLINE and not covered(scope, words(facts["scope"]))]
         if missing:
-            self.terminal.note(f"Not granted: {visible(' '.join(missing))}. The provider decides; what usually helps: "
-                               "--param prompt=consent.")
+            self.advise(f"Not granted: {visible(' '.join(missing))}. The provider decides; what usually helps: "
+                        "--param prompt=consent.")
         if set(OFFLINE) & set(asked) and not facts["refreshable"]:
-            self.terminal.note("No refresh token came, so you will be asked to sign in again. What usually helps: "
-                               "--param prompt=consent, --param access_type=offline, or to allow it for the client.")
+            self.advise("No refresh token came, so you will be asked to sign in again. What usually helps: "
+                        "--param prompt=consent, --param access_type=offline, or to allow it for the client.")
+
+    def advise(self, text: str) -> None:
+        self.terminal.note(settings_for_options(text) if self.mounted else text)
 
     def status(self) -> "Json":
         """Who is signed in, where, how and until when (Unix seconds); no network. The members of `status --json`."""
@@ -2835,12 +2844,6 @@ def command_demo(client: Client, args: "argparse.Namespace") -> None:
 
 class Terminated(BaseException):
     """SIGTERM came."""
-
-
-def settings_for_options(text: str) -> str:
-    """For a program that mounts the commands, without options for settings: the names by which Client takes them."""
-    names = "|".join(name.replace("_", "-") for name in OPTIONS + ("token_file", "profile"))
-    return re.sub(rf"--({names})(?![\w-])", lambda match: match.group(1).replace("-", "_"), text)
 
 
 def guarded(work: "Callable[[], Optional[int]]", mounted: bool = False) -> int:

@@ -2691,7 +2691,8 @@ class TestClient:
 
     @pytest.mark.parametrize("made, variables, typed", [
         ({}, {}, " --issuer URL --client-id ID"), ({"client_id": "cli"}, {}, " --client-id cli --issuer URL"),
-        ({"profile": "work"}, {}, " --profile work"), ({"profile": "new"}, {}, " --profile new --issuer URL --client-id ID"),
+        ({"profile": "new"}, {}, " --profile new --issuer URL --client-id ID"),
+        ({"profile": "work"}, {}, " --profile work"),
         ({"token_file": "a b"}, {}, ' --token-file "a b" --issuer URL --client-id ID'),
         ({"issuer": "https://b.example", "client_id": "cli", "scope": "a b"}, {},
          ' --issuer https://b.example --client-id cli --scope "a b"'),
@@ -3774,8 +3775,8 @@ class TestCommandLine:
     def test_a_userinfo_refused_for_good_says_who_has_to_sign_in(self, server, signed_in, cli):
         server.access.clear()
         change(signed_in, token=dict(held(signed_in)["token"], refresh_token=None))
-        assert cli("userinfo") == (3, "", "cliauth: the token is not taken any more (invalid_token); run: cliauth login "
-                                   "--profile %s\n" % signed_in.profile)
+        assert cli("userinfo") == (3, "", "cliauth: the token is not taken any more (invalid_token); run: cliauth "
+                                   "login --profile %s\n" % signed_in.profile)
 
     def test_what_else_commands_say_of_what_is_missing(self, server, signed_in, cli, monkeypatch):
         assert json.loads(cli("refresh", "--json")[1]) == json.loads(cli("status", "--json")[1])

@@ -422,13 +422,13 @@ def advice(error: str, status: int, seconds: float = 0) -> str:
     when_ = f"in {seconds:.0f} s" if seconds else "later"
     passing = f"try again {when_}" if later else "check the settings, or ask the provider"
     again = "to try again, run the same command"
-    known = dict.fromkeys(CLIENT, "check --client-id, and the client's secret, assertion or certificate")
+    known = dict.fromkeys(CLIENT, "check login's --client-id, and the client's secret, assertion or certificate")
     return {**known, "access_denied": again, "invalid_grant": again, "invalid_token": again,
-            "invalid_scope": "check --scope", "insufficient_scope": "check --scope",
-            "invalid_target": "check --resource", "unsupported_token_type": "it ends by itself",
+            "invalid_scope": "check login's --scope", "insufficient_scope": "check login's --scope",
+            "invalid_target": "check login's --resource", "unsupported_token_type": "it ends by itself",
             "unauthorized_client": "allow this flow for the client at the provider",
-            "client": "check --client-id, --redirect-uri, --scope, and the client secret, which some servers take by "
-                      "--client-auth post alone"}.get(error, passing)
+            "client": "check login's --client-id, --redirect-uri, --scope, and the client secret, which some servers "
+                      "take by --client-auth post alone"}.get(error, passing)
 
 
 def read_answer(response: Response) -> "Json":
@@ -720,7 +720,7 @@ def fill(url: str, token: "Json") -> str:
         for name in place.split("."):
             value = value.get(name) if isinstance(value, dict) else None
         if not isinstance(value, (str, int)) or name in SECRETS:
-            raise UsageError(f"the token response has no {place} for {visible(url)}; check --userinfo-endpoint")
+            raise UsageError(f"the token response has no {place} for {visible(url)}; check login's --userinfo-endpoint")
         url = url.replace("{" + place + "}", quote(str(value), safe=""))
     return url
 
@@ -804,13 +804,13 @@ class Http:
         except OSError as error:  # whose strerror PyPy leaves empty
             why = "it holds none in PEM" if isinstance(error, ssl.SSLError) else os.strerror(error.errno or 0)
             raise UsageError(f"no CA certificates can be read from {visible(roots or 'this system')}: {why}; check "
-                             "--ca-file or SSL_CERT_FILE") from None
+                             "login's --ca-file or SSL_CERT_FILE") from None
         try:
             if cert:
                 context.load_cert_chain(cert, self.settings.get("client_key"), password=lambda: "")  # never asks
         except (OSError, ValueError) as error:
             raise UsageError(f"the client certificate {visible(cert)} cannot be used ({visible(error)}); check "
-                             "--client-cert and --client-key, whose key must not be encrypted") from None
+                             "login's --client-cert and --client-key, whose key must not be encrypted") from None
         self.context = context
         return context
 
@@ -2069,7 +2069,7 @@ FILES = ("client_assertion_file", "client_cert", "client_key", "ca_file")
 def settings_for_options(text: str) -> str:
     """For a program that mounts the commands, without options for settings: the names by which Client takes them."""
     names = "|".join(name.replace("_", "-") for name in OPTIONS + ("token_file", "profile"))
-    return re.sub(rf"--({names})(?![\w-])", lambda match: match.group(1).replace("-", "_"), text)
+    return re.sub(rf"(login('s)? )?--({names})(?![\w-])", lambda match: match.group(3).replace("-", "_"), text)
 
 
 def overlay(lower: "Json", upper: "Json") -> "Json":

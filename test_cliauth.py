@@ -367,11 +367,11 @@ class TestProtocol:
          "answered something that is not JSON (text/html); check the address"),
         (204, "", {}, InvalidResponse, "answered something that is not JSON (no type); check the address"),
         (400, {"error": "invalid_scope", "error_description": "no\x1b[0m"}, {}, ErrorResponse,
-         "answered 400 invalid_scope (no\\x1b[0m); check --scope"),
+         "answered 400 invalid_scope (no\\x1b[0m); check login's --scope"),
         (401, "", {}, ErrorResponse, "answered 401; check the settings, or ask the provider"),
         (403, "", {}, ErrorResponse, "answered 403; check the settings, or ask the provider"),
         (200, {"error": "incorrect_client_credentials"}, {}, ErrorResponse,  # GitHub
-         "answered 200 incorrect_client_credentials; check --client-id, and the client's secret, assertion or "
+         "answered 200 incorrect_client_credentials; check login's --client-id, and the client's secret, assertion or "
          "certificate"),
         (429, "", {"Retry-After": "7"}, ErrorResponse, "answered 429; try again in 7 s"),
         (503, "<html>", {}, ErrorResponse, "answered 503; try again later"),
@@ -384,8 +384,8 @@ class TestProtocol:
 
     def test_a_server_that_says_nothing_may_mean_anything_about_the_client(self):
         said = fails(ErrorResponse, cliauth.read_answer, answered(403, "", None, {"client_id": "my-cli"}))
-        assert said == (TOKEN_URL + " answered 403; check --client-id, --redirect-uri, --scope, and the client secret, "
-                        "which some servers take by --client-auth post alone")
+        assert said == (TOKEN_URL + " answered 403; check login's --client-id, --redirect-uri, --scope, and the client "
+                        "secret, which some servers take by --client-auth post alone")
 
     @table("name", "code code_verifier access_token refresh_token id_token token device_code client_secret "
                    "client_assertion request_uri".split())
@@ -452,7 +452,7 @@ class TestProtocol:
         ({"error": "access_denied", "code": "c"}, True, ErrorResponse,
          "the sign-in was denied: access_denied; to try again, run the same command"),
         ({"error": "invalid_scope", "error_description": "x\n", "iss": "https://id"}, True, ErrorResponse,
-         "the sign-in was refused: invalid_scope (x\\n); check --scope"),
+         "the sign-in was refused: invalid_scope (x\\n); check login's --scope"),
         ({"error": "\x1b"}, True, ErrorResponse, "the sign-in was refused: \\x1b; check the settings")])
     def test_a_callback_is_judged_by_iss_then_error_then_code(self, params, required, kind, message):
         args = cliauth.read_callback, params, "https://id", required
@@ -613,7 +613,7 @@ class TestProtocol:
         assert cliauth.fill("https://id/{user_id}/{user.id}?x={user_id}", token) == "https://id/7/a%2Fb%3F%7Bc%7D?x=7"
         for name in ("nobody", "user", "user.id.x", "access_token", "user.access_token"):
             assert fails(UsageError, cliauth.fill, "https://id/{%s}" % name, token) == (
-                "the token response has no %s for https://id/{%s}; check --userinfo-endpoint" % (name, name))
+                "the token response has no %s for https://id/{%s}; check login's --userinfo-endpoint" % (name, name))
 
 
 # ─── 5 HTTP ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -873,14 +873,14 @@ class TestHTTP:
         monkeypatch.setenv("SSL_CERT_FILE", str(path))
         assert words == fails(UsageError, self.send, "https://127.0.0.1:1/")
         why = "No such file or directory" if content is None else "it holds none in PEM"
-        assert words == "no CA certificates can be read from %s: %s; check --ca-file or SSL_CERT_FILE" % (
+        assert words == "no CA certificates can be read from %s: %s; check login's --ca-file or SSL_CERT_FILE" % (
             cliauth.visible(path), why)
 
     def test_nor_has_every_system_some(self, monkeypatch):
         import ssl
         monkeypatch.setattr(ssl.SSLContext, "load_default_certs", refusing(errno.ENOENT))  # as PyPy says so
         assert fails(UsageError, self.send, "https://127.0.0.1:1/").startswith(
-            "no CA certificates can be read from this system: No such file or directory; check --ca-file ")
+            "no CA certificates can be read from this system: No such file or directory; check login's --ca-file ")
 
     def test_neither_trace_nor_error_tells_a_secret(self, server):
         server.script["/token"] = [(400, {"error": "no", "error_description": "S3CRET HIDDEN", "\x1bname": "S3CRET"},

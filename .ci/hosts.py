@@ -530,7 +530,7 @@ def test_no_stdin(host, shell):
     host.signs_in(prefix=prefix)
     assert host.has_token(prefix=prefix)
     code, out, err = host.end(host.login("--flow", "paste", prefix=prefix))
-    assert (code, out) == (3, "") and "stdin has ended; run: " in err
+    assert (code, out) == (3, "") and "stdin has ended; run " in err
     code, out, err = host.end(host.login("--client-secret-file", "-", prefix=prefix))
     assert (code, out, err.count("\n")) == (2, "", 1)
 

@@ -423,7 +423,8 @@ def advice(error: str, status: int, seconds: float = 0) -> str:
     passing = f"try again {when_}" if later else "check the settings, or ask the provider"
     again = "to try again, run the same command"
     known = dict.fromkeys(CLIENT, "check login's --client-id, and the client's secret, assertion or certificate")
-    return {**known, "access_denied": again, "invalid_grant": again, "invalid_token": again,
+    return {**known, "access_denied": again, "invalid_grant": again,
+            "invalid_token": f"to sign in again, run: {COMMAND} login",
             "invalid_scope": "check login's --scope", "insufficient_scope": "check login's --scope",
             "invalid_target": "check login's --resource", "unsupported_token_type": "it ends by itself",
             "unauthorized_client": "allow this flow for the client at the provider",
@@ -2066,12 +2067,6 @@ OPTIONS = SERVER + CREDENTIALS + (
 FILES = ("client_assertion_file", "client_cert", "client_key", "ca_file")
 
 
-def settings_for_options(text: str) -> str:
-    """For a program that mounts the commands, without options for settings: the names by which Client takes them."""
-    names = "|".join(name.replace("_", "-") for name in OPTIONS + ("token_file", "profile"))
-    return re.sub(rf"(login('s)? )?--({names})(?![\w-])", lambda match: match.group(3).replace("-", "_"), text)
-
-
 def overlay(lower: "Json", upper: "Json") -> "Json":
     """Settings over settings, one --param by another. Another server leaves nothing that was meant for the first one,
     another client none of its secrets."""
@@ -2483,14 +2478,11 @@ class Client:
         self.terminal.note(f"{', '.join(parts)}, until {when(facts['expires_at'])} (profile {self.profile}).")
         missing = [scope for scope in asked if scope not in OFFLINE and not covered(scope, words(facts["scope"]))]
         if missing:
-            self.advise(f"Not granted: {visible(' '.join(missing))}. The provider decides; what usually helps: "
-                        "--param prompt=consent.")
+            self.terminal.note(f"Not granted: {visible(' '.join(missing))}. The provider decides; what usually helps: "
+                               "--param prompt=consent.")
         if set(OFFLINE) & set(asked) and not facts["refreshable"]:
-            self.advise("No refresh token came, so you will be asked to sign in again. What usually helps: "
-                        "--param prompt=consent, --param access_type=offline, or to allow it for the client.")
-
-    def advise(self, text: str) -> None:
-        self.terminal.note(settings_for_options(text) if self.mounted else text)
+            self.terminal.note("No refresh token came, so you will be asked to sign in again. What usually helps: "
+                               "--param prompt=consent, --param access_type=offline, or to allow it for the client.")
 
     def status(self) -> "Json":
         """Who is signed in, where, how and until when (Unix seconds); no network. The members of `status --json`."""
@@ -2846,7 +2838,7 @@ class Terminated(BaseException):
     """SIGTERM came."""
 
 
-def guarded(work: "Callable[[], Optional[int]]", mounted: bool = False) -> int:
+def guarded(work: "Callable[[], Optional[int]]") -> int:
     """The exit code of a command; what goes wrong is one line on stderr."""
     for stream in (sys.stdout, sys.stderr):
         if os.name == "nt" and hasattr(stream, "reconfigure"):  # 3.7; a shell's $(…) would keep the CR of a CR LF
@@ -2865,7 +2857,7 @@ def guarded(work: "Callable[[], Optional[int]]", mounted: bool = False) -> int:
         wrong = bad_import(error)
         code, text = (2, wrong) if wrong else (
             1, f"an unforeseen {type(error).__name__}; please report it, with what you typed")
-    Terminal().say(f"{APP}: {settings_for_options(text) if mounted else text}")
+    Terminal().say(f"{APP}: {text}")
     return code
 
 
@@ -3096,7 +3088,7 @@ COMMANDS: "Dict[str, Tuple[Callable[..., Optional[int]], str, str, List[Tuple[An
         ("--client-cert", "FILE", "a client certificate for mutual TLS, PEM"),
         ("--client-key", "FILE", "the certificate's key, where that is another file"), JSON]),
     "token": (command_token, "print an access token that is valid now", "token --format header | curl -H @- "
-              "https://api.example.com/me", [
+              "https://api.example.com", [
         ("operation", None, "with --format git, what git adds: get, store or erase", {"nargs": "?"}),
         ("--format", None, "the token alone (default), a header for curl, JSON, or what kubectl or git asks for", {
             "choices": ("token", "header", "json", "kubectl", "git"), "default": "token"}),
@@ -3146,7 +3138,6 @@ def add_commands(subparsers: "Any", client: "Optional[Client]" = None,
     The hints name the program's own words, such as "run: mycli auth login", if no preset COMMAND does.
     """
     global COMMAND
-    import argparse
     if client:
         client.mounted = True
     for name in names:
@@ -3154,14 +3145,11 @@ def add_commands(subparsers: "Any", client: "Optional[Client]" = None,
         parser = subparsers.add_parser(name, help=about, description=about[0].upper() + about[1:] + ".", **keywords)
         COMMAND = (COMMAND == "cliauth" and parser.prog.rpartition(" ")[0]) or COMMAND
         parser.epilog = f"example: {COMMAND} {name if client and name == 'login' else example}"
-        if client:  # the example on one line, to copy
-            parser.formatter_class = keywords.get("formatter_class", argparse.RawDescriptionHelpFormatter)
         for option, metavar, help_, *more in options:
             details = dict({"action": "store_true"} if metavar == "" else {"metavar": metavar}, **(more or [{}])[0])
             if not client or option[2:].replace("-", "_") not in OPTIONS + ("client_secret_file", "no_pkce"):
                 parser.add_argument(option, help=help_, **details)
-        parser.set_defaults(func=lambda args, work=work: guarded(
-            lambda: work(client or client_of(args), args), client is not None))
+        parser.set_defaults(func=lambda args, work=work: guarded(lambda: work(client or client_of(args), args)))
 
 
 def build_parser(commands: "Iterable[str]" = tuple(COMMANDS)) -> "argparse.ArgumentParser":

@@ -4069,8 +4069,8 @@ class TestCommandLine:
         assert args.func(args) == 0
         assert capsys.readouterr().out == "Authorization: Bearer %s\n" % held(signed_in)["token"]["access_token"]
         assert sorted(subparsers.choices) == ["login", "logout", "status", "token"]
-        for name, example in (("login", "login"), (
-                "token", "token --format header | curl -H @- https://api.example.com/me")):
+        monkeypatch.setenv("COLUMNS", "80")  # the example on one line of the usual width
+        for name, example in (("login", "login"), ("token", "token --format header | curl -H @- https://api.example.com")):
             assert subparsers.choices[name].format_help().endswith("\nexample: acme auth %s\n" % example)
         server.script["/token"] = [(503, "")]
         change(signed_in, expires_at=1)

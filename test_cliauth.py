@@ -3245,7 +3245,12 @@ class Provider(Server):
 
     def __enter__(self):
         super().__enter__()
-        self.site, self.row = self.issuer, json.loads(loopback(json.dumps(self.row), self.issuer))
+        self.row = json.loads(loopback(json.dumps(self.row), self.issuer))
+        return self.stand(self.issuer, self.issuer.replace("127.0.0.1", "localhost"))
+
+    def stand(self, site, elsewhere):
+        """Answers as what stands there; a row whose endpoints are on another host has them `elsewhere`."""
+        self.site, self.endpoints = site, elsewhere if self.row["elsewhere"] else site
         self.issuer = self.row["issuer"] or self.site
         self.rooms = {path: "/" + name for name, path in self.row["endpoints"].items()}
         self.user, self.extra = {**self.user, **self.row["claims"]}, {"/device_authorization": self.row["device"]}
@@ -3271,8 +3276,7 @@ class Provider(Server):
     def document(self, members):
         if not self.row["issuer"] or members is None:
             return cliauth.refusal("not_found", status=404)
-        site = self.site.replace("127.0.0.1", "localhost" if self.row["elsewhere"] else "127.0.0.1")
-        named = {name + "_endpoint": site + path for name, path in self.row["endpoints"].items()}
+        named = {name + "_endpoint": self.endpoints + path for name, path in self.row["endpoints"].items()}
         document = {"issuer": self.issuer, **named, **members}
         return cliauth.json_reply({name: value for name, value in document.items() if value is not None})
 

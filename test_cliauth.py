@@ -4082,9 +4082,6 @@ class TestCommandLine:
         signed_in.logout()
         monkeypatch.setattr(cliauth, "APP", "acme")
         assert args.func(args) == 3 and capsys.readouterr().err == "acme: nobody is signed in; run: acme auth login\n"
-        server.script["/device_authorization"] = [(400, {"error": "invalid_scope"})]
-        args = parser.parse_args(["auth", "login", "--device"])
-        assert args.func(args) == 1 and capsys.readouterr().err.endswith(" 400 invalid_scope; check scope\n")
 
     def test_the_words_for_the_hints_may_be_given(self, signed_in, monkeypatch):
         import argparse

@@ -396,9 +396,9 @@ def test_there_is_no_pip(desk):
     assert "No module named pip" in desk.run("python3 -m pip --version", code=1).err
 
 
-def sign_in(desk, issuer):
+def sign_in(desk, issuer, *options):
     desk.run(f"python3 cliauth.py login --issuer {issuer.issuer} --client-id my-cli"
-             " --scope 'openid offline_access'")
+             f" --scope 'openid offline_access' {shlex.join(options)}")
     assert desk.token() in issuer.access
 
 
@@ -604,6 +604,23 @@ def test_the_tests_of_others_sign_in_offline(printed, desk):
     desk.write("test_mycli.py", printed)
     shown = desk.run("python3 -W error -m pytest -q", env=OFFLINE).out
     assert re.search(r"^1 passed", shown, re.M), shown
+
+
+# ---- Coming from ----------------------------------------------------------------------------------------
+
+
+@block("# the browser, or what else can be had;")
+def test_a_program_signs_in_where_it_is_needed(printed, desk, issuer):
+    desk.write("program.py", printed)
+    first, second = (desk.run("python3 program.py").out.split() for _ in range(2))
+    assert first == second == [*issuer.access, "ada@example.com"] and len(issuer.asked("/authorization")) == 1
+
+
+@block("muttrc     set ")
+def test_what_reads_mail_gets_the_token_by_a_command(printed, desk, issuer):
+    sign_in(desk, issuer, "--profile", "mail")
+    commands = re.findall(r'(python3 .*?)"?\n', printed)
+    assert [desk.run(command).out.strip() for command in commands] == [desk.token()] * 3
 
 
 # ---- Where it runs --------------------------------------------------------------------------------------

@@ -285,8 +285,8 @@ def parse_json(data: bytes, levels: int = 40) -> "Any":
 
 def number(value: "Any") -> "Optional[float]":
     """A count of seconds that came as a number or a string (PayPal, Salesforce), else None."""
-    if isinstance(value, str) and re.match(r"\s*[0-9]{1,15}(\.[0-9]{1,9})?\s*\Z", value):
-        value = float(value)
+    if isinstance(value, str):
+        return number(float(value)) if re.match(r"\s*[0-9]{1,15}(\.[0-9]{1,9})?\s*\Z", value) else None
     return value if type(value) in (int, float) and 0 <= value < 1e11 else None
 
 
@@ -718,9 +718,10 @@ def fill(url: str, token: "Json") -> str:
     from urllib.parse import quote
     for place in re.findall(r"\{([\w.]+)\}", url):
         value: "Any" = token
-        for name in place.split("."):
+        names = place.split(".")
+        for name in names:
             value = value.get(name) if isinstance(value, dict) else None
-        if not isinstance(value, (str, int)) or name in SECRETS:
+        if not isinstance(value, (str, int)) or names[-1] in SECRETS:
             raise UsageError(f"the token response has no {place} for {visible(url)}; check login's --userinfo-endpoint")
         url = url.replace("{" + place + "}", quote(str(value), safe=""))
     return url
@@ -737,7 +738,8 @@ class Background:
 
     def __init__(self, work: "Callable[[], Any]") -> None:
         from threading import Thread
-        self.work, self.outcome = work, []  # type: Callable[[], Any], List[Any]
+        self.work = work
+        self.outcome: "List[Any]" = []
         self.thread = Thread(target=self.run, daemon=True)
         try:
             self.thread.start()
@@ -789,7 +791,8 @@ class Http:
     """One client's way out: no redirects, no other schemes, no cookies, TLS verified always."""
 
     def __init__(self, settings: "Json", trace: "Callable[[str], None]") -> None:
-        self.settings, self.trace, self.context = settings, trace, None  # type: Json, Callable[[str], None], Any
+        self.settings, self.trace = settings, trace
+        self.context: "Any" = None
 
     def tls(self) -> "Any":
         """The TLS context, made once: the system's roots, or those of --ca-file or SSL_CERT_FILE alone."""
@@ -1352,7 +1355,7 @@ def checked(settings: "Json") -> "Json":
         if not all(text.isprintable() for text in texts):
             raise UsageError(f"{option} holds characters that cannot be sent; type it anew, in a UTF-8 locale")
         if value and name in SERVER and name != "provider":
-            split_url(re.sub(r"\{[\w.]+\}", "x", value), option)
+            split_url(re.sub(r"\{[\w.]+\}", "x", str(value)), option)
     taken = [name for name in settings.get("param", {}) if name in PROTOCOL]
     if taken:
         raise UsageError(f"--param cannot set {taken[0]}, which the protocol needs; leave it out")
@@ -1880,7 +1883,7 @@ class TokenFile:
         try:
             record, why = parse_json(data, 41), ""  # an answer stands one level deeper in it
         except ValueError as error:
-            record, why = None, f"it is damaged ({error})"
+            record, why = {}, f"it is damaged ({error})"
         if why:  # out here, or the error would hold the whole text
             raise self.unusable(why)
         if isinstance(record, dict) and isinstance(record.get("version"), int) and record["version"] > VERSION:
@@ -1891,9 +1894,9 @@ class TokenFile:
         if not fits_ or not all(isinstance(value, kinds.get(name, str)) and (
                 kinds.get(name) is not list or words(value) == value) for name, value in record["settings"].items()):
             raise self.unusable("it is not one of cliauth's")
-        record = {**NEW, **record}
-        self.seen = data, record
-        return record
+        whole: "Json" = {**NEW, **record}
+        self.seen = data, whole
+        return whole
 
     def protection(self) -> str:
         """What keeps others from the file, for a person."""
@@ -2522,14 +2525,13 @@ class Client:
 
     def logout(self, forget: bool = False) -> None:
         """Revokes the tokens (RFC 7009, as well as can be) and deletes them; with forget=True the settings too."""
+        file: "Optional[TokenFile]" = None
         try:
             file = self.locate()
-            known = file.read()
         except LoginRequired:
             if profile_names():
                 raise  # somebody is, but who?
-            known = None
-        if known is None:
+        if file is None or file.read() is None:
             return self.terminal.note("Nobody was signed in.")
         with file.locked():
             if not forget:
@@ -2566,15 +2568,15 @@ def threaded(handler: "Any") -> "Any":
     class Web(ThreadingTCPServer):
         daemon_threads, request_queue_size = True, 128
 
-        def process_request(self, *request: "Any") -> None:
+        def process_request(self, request: "Any", client_address: "Any") -> None:
             try:
-                super().process_request(*request)
+                super().process_request(request, client_address)
             except RuntimeError:  # no thread can be started
-                self.process_request_thread(*request)
+                self.process_request_thread(request, client_address)
 
-        def handle_error(self, *args: "Any") -> None:
+        def handle_error(self, request: "Any", client_address: "Any") -> None:
             if not isinstance(sys.exc_info()[1], OSError):  # somebody hung up
-                super().handle_error(*args)
+                super().handle_error(request, client_address)
 
     return Web(("127.0.0.1", 0), handler)
 
@@ -2601,7 +2603,7 @@ def web_server(answer: "Callable[[str, str, Json, Any], Reply]", tell: "Tell") -
 
         do_POST = do_GET
 
-        def log_message(self, *args: "Any") -> None:
+        def log_message(self, format: str, *args: "Any") -> None:
             pass
 
     return threaded(Handler)
@@ -2889,7 +2891,8 @@ def exec_credential(token: str, end: "Optional[float]") -> "Json":
 
 def git_asks_for_us(client: Client) -> bool:
     """Whether git wants credentials for the provider's own host (gitcredentials(7)); for the rest it asks others."""
-    asked = dict(line.partition("=")[::2] for line in read_text("-", "git's question").split("\n"))
+    lines = read_text("-", "git's question").split("\n")
+    asked = {name: value for name, _, value in (line.partition("=") for line in lines)}
     settings = client.settle(client.read()["settings"])
     try:
         wanted = split_url(f"{asked.get('protocol')}://{asked.get('host')}", "git's address")
@@ -3160,9 +3163,9 @@ def build_parser(commands: "Iterable[str]" = tuple(COMMANDS)) -> "argparse.Argum
             super().__init__(formatter_class=lambda prog: argparse.HelpFormatter(prog, width=80), **keywords)
             self.color = False  # Python 3.14's escapes, for which nobody asked
 
-        def format_help(self) -> str:
+        def format_help(self, *args: "Any", **keywords: "Any") -> str:  # 3.15 has an argument
             self.formatter_class = argparse.RawDescriptionHelpFormatter  # the example on one line, to copy
-            return super().format_help()
+            return super().format_help(*args, **keywords)
 
         def error(self, message: str) -> "Any":
             """One line, which echoes no value: it might be a secret on its way to the wrong place."""
@@ -3191,7 +3194,7 @@ def obey(argv: "List[str]") -> int:
         out(Client().access_token() + "\n") if argv == ["token"] else Client().refresh()
         return 0
     parser = build_parser(argv[:1] if argv and argv[0] in COMMANDS else COMMANDS)
-    if "_ARGCOMPLETE" in os.environ:  # a shell asks what could be typed; without argcomplete it gets no answer
+    if not argv and "_ARGCOMPLETE" in os.environ:  # a shell asks what could be typed, and has it in COMP_LINE
         try:
             __import__("argcomplete").autocomplete(parser)  # an import statement would stop mypy where it is missing
         except ImportError:

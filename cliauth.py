@@ -2634,7 +2634,8 @@ class DemoServer:
     Codes, verifiers, redirect URIs and refresh tokens are checked, and used once (RFC 9700 §2.1, §4.14).
     """
 
-    client_id, user = "demo", {"sub": "ada", "name": "Ada Lovelace", "email": "ada@example.com"}
+    client_id, decision = "demo", "allow"  # or "deny": which button the person presses
+    user: "Json" = {"sub": "ada", "name": "Ada Lovelace", "email": "ada@example.com"}
 
     def __init__(self, lifetime: float = 3600, tell: "Tell" = lambda *_: None) -> None:
         self.lifetime, self.tell = lifetime, tell
@@ -2765,14 +2766,14 @@ class DemoServer:
         self.families.get(params.get("token", ""), {})["newest"] = ""
         return json_reply({})
 
-    def person(self, url: str, decision: str = "allow") -> None:
+    def person(self, url: str, decision: str = "") -> None:
         """Plays the person at the browser: opens the address, and presses a button, "allow" or "deny"."""
         from urllib.error import HTTPError
         from urllib.request import ProxyHandler, build_opener
         browser = build_opener(ProxyHandler({}))  # follows redirects, to the callback too
         with browser.open(url, timeout=10) as page:
             number = page.read().decode().partition("name=request value=")[2].partition(">")[0]
-        form = encode_form({"request": number, "decision": decision}).encode()
+        form = encode_form({"request": number, "decision": decision or self.decision}).encode()
         try:
             browser.open(self.issuer + "/decision", form, timeout=10).close()
         except HTTPError as error:  # the page that says that it failed

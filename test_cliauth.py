@@ -3459,7 +3459,7 @@ class TestDemo:
             client = server.client(str(tmp_path / "token.json"))
             client.login(flow)
             assert client.userinfo()["email"] == "ada@example.com"
-            client.terminal.play = lambda url: server.person(url, "deny")
+            server.decision = "deny"
             assert fails(ErrorResponse, client.login, flow).startswith("the sign-in was denied: ")
 
     def test_other_people_s_programs_sign_in_whole_where_its_terminal_takes_the_place_of_ours(self, cli, monkeypatch):

@@ -156,6 +156,7 @@ def test_the_tests_of_the_sdist_can_be_run(run, built, here):
 PROGRAM = '''
 import argparse
 import asyncio
+import pathlib
 import sys
 import urllib.request
 from typing import TYPE_CHECKING, Any, Dict, List, Optional
@@ -163,13 +164,13 @@ from typing import TYPE_CHECKING, Any, Dict, List, Optional
 import httpx
 import requests
 
-{import_cliauth}
+IMPORT
 
 if TYPE_CHECKING:
     from typing_extensions import assert_type
 
 cliauth.APP = "mytool"
-cliauth.SETTINGS = {{"redirect_uri": ["http://127.0.0.1:0/callback"]}}
+cliauth.SETTINGS = {"redirect_uri": ["http://127.0.0.1:0/callback"]}
 
 
 class Client(cliauth.Client, httpx.Auth):
@@ -212,8 +213,9 @@ def main(argv: Optional[List[str]] = None) -> int:
 
 def test_sign_in(token_file: str) -> None:
     with cliauth.DemoServer() as server:
-        demo = server.client(token_file)
+        demo = server.client(pathlib.Path(token_file))
         demo.login("device")
+        server.decision, server.user = "deny", {"sub": "grace", "email_verified": True}
         if TYPE_CHECKING:
             assert_type(demo, cliauth.Client)
             assert_type(server.issuer, str)
@@ -233,7 +235,7 @@ def vendoring(here, checkout):
     package = here / "vendoring" / "mytool"
     package.mkdir(parents=True)
     (package / "__init__.py").touch()
-    (package / "main.py").write_text(PROGRAM.format(import_cliauth="from . import cliauth"))
+    (package / "main.py").write_text(PROGRAM.replace("IMPORT", "from . import cliauth"))
     shutil.copy(checkout / "cliauth.py", package)
     return package.parent
 
@@ -246,7 +248,7 @@ def test_a_type_checker_finds_nothing_in_a_package_that_carries_it(checker, run,
 def test_nor_where_it_is_installed_and_mypy_was_told(run, venv, here):
     folder = here / "installed"
     folder.mkdir()
-    (folder / "main.py").write_text(PROGRAM.format(import_cliauth="import cliauth"))
+    (folder / "main.py").write_text(PROGRAM.replace("IMPORT", "import cliauth"))
     path = {"PYTHONPATH": str(next(venv.parent.glob("lib/python3*/site-packages")))}
     mypy = [sys.executable, *CHECKERS["mypy, newest"], "main.py"]
     assert "missing library stubs or py.typed marker" in run(*mypy, cwd=folder, code=1, **path).stdout

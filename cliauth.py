@@ -3058,13 +3058,9 @@ def duration(text: str) -> float:
     return value
 
 
-def names_of_profiles(**_: "Any") -> "List[str]":
-    """The completer of what takes a profile's name; argcomplete asks it where a shell asks argcomplete."""
-    return profile_names()
-
-
 REPEATED, JSON = {"action": "append"}, ("--json", "", "print the facts as JSON")
 SIGN_IN = ("--login", "", "sign in first where that is needed")
+PROFILES = {"completer": lambda **_: profile_names()}  # argcomplete's, for what has no choices
 ENDPOINTS = [("--" + name.replace("_", "-"), "URL", "this address, whatever discovery says") for name in SERVER[2:]]
 
 # The commands: what does the work, one line of help, an example, and the options: name, argument ("" for a flag), help,
@@ -3119,7 +3115,7 @@ COMMANDS: "Dict[str, Tuple[Callable[..., Optional[int]], str, str, List[Tuple[An
         ("--browser", "", "end the browser's session at the provider too")]),
     "list": (command_list, "the profiles, the current one marked", "list", [JSON]),
     "switch": (command_switch, "make another profile the current one", "switch acme", [
-        ("name", "NAME", "as `list` prints it", {"completer": names_of_profiles})]),
+        ("name", "NAME", "as `list` prints it", PROFILES)]),
     "demo": (command_demo, "see a whole sign-in: no account, no network", "demo --yes", [
         ("--device", "", "the device flow"), ("--yes", "", "play the person too")]),
 }
@@ -3158,7 +3154,7 @@ def add_commands(subparsers: "Any", client: "Optional[Client]" = None,
         for option, metavar, help_, *more in options:
             details = dict({"action": "store_true"} if metavar == "" else {"metavar": metavar}, **(more or [{}])[0])
             if not client or option[2:].replace("-", "_") not in OPTIONS + ("client_secret_file", "no_pkce"):
-                completer = details.pop("completer", None)  # argcomplete's, for what has no choices
+                completer = details.pop("completer", None)
                 parser.add_argument(option, help=help_, **details).completer = completer
         parser.set_defaults(func=lambda args, work=work: guarded(lambda: work(client or client_of(args), args)))
 
@@ -3186,7 +3182,7 @@ def build_parser(commands: "Iterable[str]" = tuple(COMMANDS)) -> "argparse.Argum
 
     shared = Parser(add_help=False, argument_default=argparse.SUPPRESS)
     profile: "Any" = shared.add_argument("--profile", metavar="NAME", help="another profile than the current one")
-    profile.completer = names_of_profiles
+    profile.completer = PROFILES["completer"]
     shared.add_argument("--token-file", metavar="FILE", help="this token file, whatever the profile")
     shared.add_argument("-v", "--verbose", action="store_true", help="the HTTP exchange on stderr, without secrets")
     shared.add_argument("-q", "--quiet", action="store_true", help="only what is needed to go on")

@@ -1116,15 +1116,18 @@ class Terminal:
 
 PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><meta name="color-scheme" content="light dark">
 <meta name="viewport" content="width=device-width"><title>{title}</title>
-<style>body{{font:1.1rem/1.6 system-ui,sans-serif;max-width:26rem;margin:20vh auto;padding:0 1rem;text-align:center}}
-h1{{font-size:1.6rem}}h1::before{{content:"{mark}";display:block;font-size:3rem;color:{colour}}}</style>
+<style>body{{font:1.1rem/1.6 system-ui,sans-serif;max-width:26rem;margin:20vh auto;padding:0 1rem;text-align:center;
+text-wrap:balance}}h1{{font-size:1.6rem}}h1::before{{content:"{mark}";display:block;font-size:3rem;color:{colour}}}
+b,input{{font:600 1.5rem/2 ui-monospace,monospace;letter-spacing:.1em;display:block}}
+button,input{{padding:.5rem 1.2rem;border:1px solid;border-radius:.5rem}}button{{font:inherit;margin:.3rem}}
+input{{box-sizing:border-box;width:100%;text-align:center}}[value=allow]{{background:{colour};color:#fff}}</style>
 <h1>{title}</h1><p>{text}</p></html>
 """
 SIGNED_IN = PAGE.format(title="Signed in", mark="✓", colour="#2a9d4a",
                         text="You can close this window and return to the terminal.")
 FAILED = PAGE.format(title="Sign-in failed", mark="✗", colour="#d0453b",
                      text="The terminal says why, and what to do next. You can return to it.")
-NOT_HERE = PAGE.format(title="Nothing to see here", mark="·", colour="#888",
+NOT_HERE = PAGE.format(title="Nothing to see here", mark="○", colour="#888",
                        text="The sign-in goes on where it was begun; return to the terminal.")
 
 
@@ -2675,31 +2678,38 @@ class DemoServer:
     def get_authorization(self, params: "Json") -> "Reply":
         uri = loopback(params.get("redirect_uri", ""))
         if params.get("client_id") != self.client_id or not uri or uri.group(3) != "/callback":
-            return refusal("invalid_request", "unknown client or redirect URI")  # RFC 6749 §4.1.2.1: never redirected
+            return self.show("It does not know this client or its redirect URI.", 400)  # RFC 6749 §4.1.2.1
         if params.get("response_type") != "code" or params.get("code_challenge_method") != "S256":
             return redirect(params, {"error": "invalid_request", "iss": self.issuer})
         return self.page(params)
 
     def get_device(self, params: "Json") -> "Reply":
-        request = self.pending.pop(params.get("user_code", ""), None)
-        return self.page(request) if request else refusal("invalid_request", "no such code")
+        code = re.sub("[^A-Z]", "", params.get("user_code", "").upper())  # RFC 8628 §6.1
+        request = self.pending.pop(code, None)
+        if request:
+            return self.page(request, code)
+        asked = "There is no such code, or it was used." if code else "Which code does the terminal show?"
+        return self.show(asked + "<form><input name=user_code aria-label=Code autocomplete=off autofocus>"
+                         "<p><button>Go on</button></form>", 400 if code else 200)
 
-    def page(self, request: "Json") -> "Reply":
+    def show(self, text: str, status: int = 200) -> "Reply":
+        page = PAGE.format(title="Demo", mark="◆", colour="#3c72b8", text=text)
+        return status, {"Content-Type": "text/html"}, page.encode()
+
+    def page(self, request: "Json", code: str = "") -> "Reply":
         """Asks the person, whose answer comes back with the number of the request."""
         number = base64url(os.urandom(9))
         self.pending[number] = request
-        compare = f"<p>The code in the terminal is <b>{request['user_code']}</b>." if "user_code" in request else ""
-        text = (f"The demo would like to know who you are.{compare}<form method=post action=/decision>"
-                f"<input type=hidden name=request value={number}><p>"
-                f"<button name=decision value=allow>Sign in as {self.user.get('name', self.user['sub'])}</button> "
-                "<button name=decision value=deny>Deny</button></form>")
-        page = PAGE.format(title="Demo", mark="◆", colour="#4078c0", text=text)
-        return 200, {"Content-Type": "text/html"}, page.encode()
+        compare = f"<p>Does the terminal show this code? <b>{code}</b>" if code else ""
+        return self.show(f"The demo would like to know who you are.{compare}<form method=post action=/decision>"
+                         f"<input type=hidden name=request value={number}><p><button name=decision value=allow>"
+                         f"Sign in as {self.user.get('name', self.user['sub'])}</button> "
+                         "<button name=decision value=deny>Deny</button></form>")
 
     def post_decision(self, params: "Json") -> "Reply":
         request, allowed = self.pending.pop(params.get("request", ""), None), params.get("decision") == "allow"
         if not request:
-            return refusal("invalid_request", "no such request")
+            return self.show("This was decided before.", 400)
         request["decision"] = "allow" if allowed else "access_denied"
         if "user_code" in request:
             return 200, {"Content-Type": "text/html"}, (SIGNED_IN if allowed else FAILED).encode()

@@ -1697,14 +1697,14 @@ class SignIn:
         """The code is shown even when the complete address is opened: the person compares it (RFC 8628 §3.3.1)."""
         from urllib.parse import unquote
         address, complete = device["verification_uri"], device.get("verification_uri_complete") or ""
+        code = visible(device["user_code"], 40)
         complete = "" if device["device_code"] in unquote(complete) else complete
-        self.terminal.say(f"To sign in, open {address} on any device and enter the code:\n\n"
-                          f"    {visible(device['user_code'], 40)}\n")
+        self.terminal.say(f"To sign in, open {address} on any device and enter the code:\n\n    {code}\n")
         if complete:
             self.terminal.say(f"Or open this address, which holds it already:\n\n    {complete}\n")
         if isinstance(device.get("message"), str):  # Entra
             self.terminal.note("The provider says: " + visible(device["message"].replace(device["device_code"], "…")))
-        self.terminal.say("Only enter the code if you have started this sign-in yourself.")
+        self.terminal.say(f"Only enter the code {code} if you have started this sign-in yourself.")
         if complete:
             self.terminal.draw(complete)
         if self.argv:

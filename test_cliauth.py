@@ -1839,7 +1839,8 @@ class TestFlows:
         assert [line for line in client.terminal.text.split("\n") if line and line[0] not in "<>"][:-1] == [
             "To sign in, open %s/device on any device and enter the code:" % server.issuer, r"    AB\x1b[2JCD",
             "Or open this address, which holds it already:", "    %s/device?c=1" % server.issuer,
-            r"The provider says: Go \u202e…", "Only enter the code if you have started this sign-in yourself."]
+            r"The provider says: Go \u202e…",
+            r"Only enter the code AB\x1b[2JCD if you have started this sign-in yourself."]
 
     def test_an_address_with_the_device_code_in_it_is_not_shown(self, server, clock):
         server.extra["/device_authorization"] = {

@@ -1059,14 +1059,14 @@ class Terminal:
         from shutil import which
         if self.quiet or not self.interactive() or os.environ.get("TERM") == "dumb" or os.name == "nt":
             return  # on Windows which() would take one from the current folder
-        program = which("qrencode") if sys.stderr.encoding.lower() == "utf-8" else None
+        program = which("qrencode") if sys.stderr.encoding.lower() in ("utf-8", "utf8") else None
         if not program:
             return
         kind = "UTF8" if os.environ.get("NO_COLOR") else "ANSIUTF8"  # which is black on white whatever the theme
         try:  # the address on stdin: argv is for everybody to see
             drawn = subprocess.run(
                 [program, "-m", "2", "-t", kind], input=address.encode(), stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL, timeout=5, env=child_environment()).stdout.decode()
+                stderr=subprocess.DEVNULL, timeout=5, check=True, env=child_environment()).stdout.decode()
             width = os.get_terminal_size(sys.stderr.fileno()).columns or 80
         except (OSError, subprocess.SubprocessError, ValueError):
             return

@@ -1107,6 +1107,7 @@ class TestTerminal:
         (4, {}, False, "utf-8", DRAWN, True), (3, {}, False, "utf-8", DRAWN, False),
         (0, {}, False, "utf-8", DRAWN, True), (80, {"TERM": "dumb"}, False, "utf-8", DRAWN, False),
         (80, {}, True, "utf-8", DRAWN, False), (80, {}, False, "latin-1", DRAWN, False),
+        (80, {}, False, "utf8", DRAWN, True),
         (80, {"PATH": ""}, False, "utf-8", DRAWN, False), (80, {}, False, "utf-8", "", False),
         (80, {}, False, "utf-8", "█\x1b]0;title\x07█\n", False)])
     def test_an_address_is_drawn_where_qrencode_is_there_and_the_terminal_can_show_it(

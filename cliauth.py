@@ -1705,7 +1705,7 @@ class SignIn:
         if isinstance(device.get("message"), str):  # Entra
             self.terminal.note("The provider says: " + visible(device["message"].replace(device["device_code"], "…")))
         self.terminal.say(f"Only enter the code {code} if you have started this sign-in yourself.")
-        if complete.startswith("https"):  # http is this very machine, which no phone reaches
+        if complete:
             self.terminal.draw(complete)
         if self.argv:
             self.terminal.open_browser(self.argv, complete or address)

@@ -435,6 +435,21 @@ def test_signs_in_and_out(printed, desk, issuer):
     assert desk.token() in issuer.access
 
 
+@block("you              browser ", "you            your phone ")
+def test_the_diagrams_show_what_is_sent(printed, desk, issuer):
+    device = "--device" in printed
+    if device:
+        del desk.environment["BROWSER"]
+    sign_in(desk, issuer, *["--device"] * device)
+    sent = [path for method, path, *_ in issuer.requests if method == "POST" and path != "/decision"]
+    assert sent == [*dict.fromkeys(re.findall(r"POST (/\w+)", printed))]
+    drawn = re.findall(r"POST (/token): ([\w, ]+)|GET(): (client_id[\w, ]+)", printed)
+    for names in (posted or shown for _, posted, _, shown in drawn):
+        asked = issuer.asked("/authorization" if "redirect_uri" in names else "/token")[0]
+        assert set(re.findall(r"\w{4,}", names)) <= set(asked) | {"code"}
+    assert drawn
+
+
 def provider(hosts, name, *sites):
     """Lets a row of SYSTEMS stand at its sites: its own, and that of its endpoints if they are elsewhere."""
     provider = Famous(name, *sites)

@@ -594,6 +594,16 @@ def works_as_mycli(desk, issuer):
 
 
 @everywhere
+@block("sed -e 's|^APP = ")
+def test_a_copy_has_its_presets_filled_in(printed, desk, issuer):
+    desk.run(printed)
+    assert desk.run("python3 mycli.py token").out.strip() in issuer.access
+    assert [each.name for each in (desk.outside / "home/.config").iterdir()] == ["mycli"]
+    desk.run("python3 mycli.py logout --forget")
+    assert desk.run("python3 mycli.py token", code=3).err.endswith("; run: python3 mycli.py login\n")
+
+
+@everywhere
 @block("raise SystemExit(cliauth.main()) ")
 def test_a_program_fills_in_the_presets(printed, desk, issuer):
     desk.write("mycli.py", printed)

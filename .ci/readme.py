@@ -576,7 +576,7 @@ def test_urllib_sends_the_token(printed, desk, issuer, api):
 # ---- Put it into your program ---------------------------------------------------------------------------
 
 
-def works_as_mycli(desk, issuer):
+def works_as_mycli(desk, issuer, scope):
     """What every program that carries the file must do, under its own name and with its own folder."""
     desk.program("mycli", f'#!/bin/sh\nexec python3 {desk.inside}/here/mycli.py "$@"\n')
     said = desk.run("mycli token", code=3).err
@@ -590,7 +590,7 @@ def works_as_mycli(desk, issuer):
     desk.run("mycli logout")
     assert not issuer.access
     desk.run("mycli login")
-    assert [asked["scope"] for asked in issuer.asked("/authorization")] == ["openid offline_access"] * 2
+    assert [asked["scope"] for asked in issuer.asked("/authorization")] == [scope] * 2
 
 
 @everywhere
@@ -607,14 +607,14 @@ def test_a_copy_has_its_presets_filled_in(printed, desk, issuer):
 @block("raise SystemExit(cliauth.main()) ")
 def test_a_program_fills_in_the_presets(printed, desk, issuer):
     desk.write("mycli.py", printed)
-    works_as_mycli(desk, issuer)
+    works_as_mycli(desk, issuer, "openid offline_access")
 
 
 @everywhere
 @block("cliauth.add_commands(subparsers, ")
 def test_a_program_mounts_the_commands_into_its_own_argparse(printed, desk, issuer):
     desk.write("mycli.py", printed)
-    works_as_mycli(desk, issuer)
+    works_as_mycli(desk, issuer, "openid email offline_access")
     assert desk.run("mycli whoami").out == "ada@example.com\n"
     desk.run("mycli logout")
     assert "; run: mycli login\n" in desk.run("mycli whoami", code=3).err

@@ -214,8 +214,11 @@ def shown_url(url: str) -> str:
 
 
 def typed(text: str) -> str:
-    """A word as a person types it in a shell."""
-    return text if re.match(r"[\w:./\\@+-]+\Z", text) else f'"{visible(text)}"'
+    """A word as a person types it in a shell, to which nothing in it means more than it says."""
+    if re.match(r"[\w:./\\@+-]+\Z", text):
+        return text
+    from shlex import quote
+    return f'"{text}"' if re.match(r"[\w:./\\@+ -]+\Z", text) else quote(visible(text))  # Windows knows these alone
 
 
 def split_url(url: str, what: str) -> "Tuple[str, str, int]":

@@ -4127,7 +4127,8 @@ class TestCommandLine:
         ("", ["mine"], "cliauth"), ("", ["-m", "my.auth"], "python -m my.auth"), ("", ["-m", "my"], "python -m my"),
         ("", ["-c", IMPORTED % "pass"], "cliauth"),
         ("", ["-c", IMPORTED % "cliauth.COMMAND = 'mine'; sys.argv[0] = 'm.py'"], "mine"),
-        ("", ["-c", IMPORTED % "sys.argv[0] = '/e\\x1b.py'"], 'python "/e\\x1b.py"'),
+        ("", ["-c", IMPORTED % "sys.argv[0] = '/e\\x1b.py'"], "python '/e\\x1b.py'"),
+        ("", ["-c", IMPORTED % "sys.argv[0] = '/$(a)/b.py'"], "python '/$(a)/b.py'"),
         (HERE, ["-c", "import pathlib; exec(pathlib.Path('cliauth.py').read_text('utf-8'))"], "cliauth")])
     def test_what_to_type_next_can_be_typed_where_it_was_started(self, folder, argv, command, tmp_path):
         with zipfile.ZipFile(str(tmp_path / "cli.pyz"), "w") as zipped:

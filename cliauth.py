@@ -2594,8 +2594,8 @@ def web_server(answer: "Callable[[str, str, Json, Any], Reply]", tell: "Tell") -
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             path, _, query = self.path.partition("?")
-            body = self.rfile.read(int(self.headers["Content-Length"] or 0)).decode("utf-8", "replace")
             try:
+                body = self.rfile.read(int(self.headers["Content-Length"] or 0)).decode("utf-8", "replace")
                 params = parse_form(query or body)
                 status, headers, data = answer(self.command, path, params, self.headers)
                 tell(self.command, path, params, status)
@@ -2820,9 +2820,10 @@ def command_demo(client: Client, args: "argparse.Namespace") -> None:
     lost: "List[AuthError]" = []
 
     def tell(method: str, path: str, params: "Json", status: int) -> None:
-        names = f"\n       with {' '.join(params)}" if params else ""
+        names = f"\n       with {visible(' '.join(params))}" if params else ""  # any page that is open can ask, too
+        demo.terminal.wipe()
         try:
-            out(f"  {method:4} {path} → {status}\n       {STEPS.get(path, '')}{names}\n")
+            out(f"  {method:4} {visible(path)} → {status}\n       {STEPS.get(path, '')}{names}\n")
         except AuthError as error:  # in a thread of the server's, where nobody would hear of it
             lost.append(error)
 

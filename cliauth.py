@@ -3028,9 +3028,9 @@ def sign_out(client: Client, forget: bool, browser: bool) -> None:
 
 
 def command_logout(client: Client, args: "argparse.Namespace") -> int:
-    code, everyone = 0, [client]
+    code, everyone = 0, [client] if client.path or not args.all else []  # a file that is named is no profile
     if args.all:
-        everyone = [Client(profile=name, terminal=client.terminal) for name in profile_names()]
+        everyone += [Client(profile=name, terminal=client.terminal) for name in profile_names()]
     for each in everyone:
         try:
             sign_out(each, args.forget, args.browser)

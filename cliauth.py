@@ -2197,7 +2197,7 @@ class Client:
     token_endpoint … An environment variable (CLIAUTH_…) gives what is not named here, a preset what neither gives.
     """
 
-    mounted = False  # by add_commands: its `login` takes no settings
+    mounted = ""  # by add_commands: the words before its `login`, which takes no settings
 
     def __init__(self, issuer: str = "", client_id: str = "", scope: str = "", *, profile: str = "",
                  token_file: "Path" = "", terminal: "Optional[Terminal]" = None, **settings: "Any") -> None:
@@ -2240,7 +2240,7 @@ class Client:
         if not known.get("client_id"):
             more["client_id"] = "ID"
         options = (f" --{name.replace('_', '-')} {typed(value)}" for name, value in more.items())
-        return f"run: {COMMAND} login{'' if self.mounted else ''.join(options)}"
+        return f"run: {self.mounted} login" if self.mounted else f"run: {COMMAND} login{''.join(options)}"
 
     def nobody(self) -> LoginRequired:
         if not self.profile and profile_names() and not self.mounted:
@@ -3151,26 +3151,37 @@ def client_of(args: "argparse.Namespace") -> Client:
     return Client(terminal=Terminal("quiet" in given, "verbose" in given), **settings)
 
 
+MOUNT = ""  # what add_commands has made of COMMAND
+
+
 def add_commands(subparsers: "Any", client: "Optional[Client]" = None,
                  names: "Iterable[str]" = ("login", "logout", "status", "token"), **keywords: "Any") -> None:
     """Mounts commands into a program's own argparse; each sets args.func, called as args.func(args), the exit code.
 
     The hints name the program's own words, such as "run: mycli auth login", if no preset COMMAND does.
     """
-    global COMMAND
-    if client:
-        client.mounted = True
+    global COMMAND, MOUNT
+    preset = COMMAND not in ("cliauth", MOUNT)
     for name in names:
         work, about, example, options = COMMANDS[name]
         parser = subparsers.add_parser(name, help=about, description=about[0].upper() + about[1:] + ".", **keywords)
-        COMMAND = (COMMAND == "cliauth" and parser.prog.rpartition(" ")[0]) or COMMAND
+        if not preset:
+            COMMAND = MOUNT = parser.prog.rpartition(" ")[0] or COMMAND
+        if client:
+            client.mounted = COMMAND
         parser.epilog = f"example: {COMMAND} {name if client and name == 'login' else example}"
         for option, metavar, help_, *more in options:
             details = dict({"action": "store_true"} if metavar == "" else {"metavar": metavar}, **(more or [{}])[0])
             if not client or option[2:].replace("-", "_") not in OPTIONS + ("client_secret_file", "no_pkce"):
                 completer = details.pop("completer", None)
                 parser.add_argument(option, help=help_, **details).completer = completer
-        parser.set_defaults(func=lambda args, work=work: guarded(lambda: work(client or client_of(args), args)))
+
+        def func(args: "argparse.Namespace", work: "Any" = work, words: str = COMMAND) -> int:
+            global COMMAND
+            COMMAND = words  # another client's may have been mounted since
+            return guarded(lambda: work(client or client_of(args), args))
+
+        parser.set_defaults(func=func)
 
 
 def build_parser(commands: "Iterable[str]" = tuple(COMMANDS)) -> "argparse.ArgumentParser":

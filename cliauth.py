@@ -1062,7 +1062,7 @@ class Terminal:
         from shutil import which
         if self.quiet or not self.interactive() or os.environ.get("TERM") == "dumb" or os.name == "nt":
             return  # on Windows which() would take one from the current folder
-        program = which("qrencode") if sys.stderr.encoding.lower() in ("utf-8", "utf8") else None
+        program = which("qrencode") if str(sys.stderr.encoding).lower() in ("utf-8", "utf8") else None
         if not program:
             return
         kind = "UTF8" if os.environ.get("NO_COLOR") else "ANSIUTF8"  # which is black on white whatever the theme
@@ -2343,13 +2343,14 @@ class Client:
     def repeated(self, response: "Any", **options: "Any") -> "Any":
         """The hook of requests that asks once more after a 401 (RFC 6750 §3.1), unless the body was a stream."""
         request = response.request.copy()
-        if response.status_code != 401 or not isinstance(request.body or "", (str, bytes)) or not self.replaced(
-                request.headers.get("Authorization", "")):
+        connection = getattr(response, "connection", None)  # which only requests' own adapter leaves there
+        if response.status_code != 401 or not connection or not isinstance(
+                request.body or "", (str, bytes)) or not self.replaced(request.headers.get("Authorization", "")):
             return response
         _ = response.content  # read by this, so that it stays in the history
         response.close()
         request.headers["Authorization"] = "Bearer " + self.access_token(0)  # which may live for less than a minute
-        again = response.connection.send(request, **options)
+        again = connection.send(request, **options)
         again.history, again.request = [response], request
         return again
 

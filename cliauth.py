@@ -2807,7 +2807,9 @@ STEPS = {
     "/.well-known/oauth-authorization-server": "the other place where that may stand, asked at the same time",
     "/authorization": "the browser asks for a code",
     "/decision": "the person decides, and the redirect brings code, state and iss to the loopback listener",
-    "/token": "the code (with its code_verifier) or the refresh_token becomes tokens",
+    "200 /decision": "the person decides, and the next poll hears of it",
+    "/token": "the code (with its code_verifier), the device_code or the refresh_token becomes tokens",
+    "400 /token": "denied, or not yet decided",
     "/device_authorization": "a device_code for the program, a user_code for the person",
     "/device": "the person's browser brings the user_code",
     "/userinfo": "who is it? with the access_token in the Authorization header",
@@ -2822,9 +2824,10 @@ def command_demo(client: Client, args: "argparse.Namespace") -> None:
 
     def tell(method: str, path: str, params: "Json", status: int) -> None:
         names = f"\n       with {visible(' '.join(params))}" if params else ""  # any page that is open can ask, too
+        about = STEPS.get(f"{status} {path}") or STEPS.get(path, "")
         demo.terminal.wipe()
         try:
-            out(f"  {method:4} {visible(path)} → {status}\n       {STEPS.get(path, '')}{names}\n")
+            out(f"  {method:4} {visible(path)} → {status}\n       {about}{names}\n")
         except AuthError as error:  # in a thread of the server's, where nobody would hear of it
             lost.append(error)
 

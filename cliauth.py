@@ -215,10 +215,11 @@ def shown_url(url: str) -> str:
 
 def typed(text: str) -> str:
     """A word as a person types it in a shell, to which nothing in it means more than it says."""
-    if re.match(r"[\w:./\\@+-]+\Z", text):
+    separator = re.escape(os.sep)  # a backslash is one on Windows alone, which knows no quotes but these
+    if re.match(rf"[\w:./{separator}@+-]+\Z", text):
         return text
     from shlex import quote
-    return f'"{text}"' if re.match(r"[\w:./\\@+ -]+\Z", text) else quote(visible(text))  # Windows knows these alone
+    return f'"{text}"' if re.match(rf"[\w:./{separator}@+ -]+\Z", text) else quote(visible(text))
 
 
 def split_url(url: str, what: str) -> "Tuple[str, str, int]":

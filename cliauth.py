@@ -2331,9 +2331,9 @@ class Client:
     def replaced(self, refused: str) -> bool:
         """Whether another token than the one in that Authorization header is there, or can be had."""
         try:
-            record = self.read()
             if given_token() or not refused.startswith("Bearer "):  # a redirect to another host has dropped it
                 return False
+            record = self.read()
             if refused == f"Bearer {record['token'].get('access_token')}":
                 record = self.renew(record)
             return alive(record)

@@ -2618,17 +2618,23 @@ def web_server(answer: "Callable[[str, str, Json, Any], Reply]", tell: "Tell") -
 
 
 class Played(Terminal):
-    """A terminal whose browser is a function, which gets the address."""
+    """A terminal whose browser is a function, which gets the address; what it raises ends the wait for it."""
 
     def __init__(self, play: "Callable[[str], Any]", quiet: bool = True, verbose: bool = False) -> None:
         super().__init__(quiet, verbose)
         self.play = play
+        self.playing: "Optional[Background]" = None
 
     def surroundings(self, open_browser: bool = True) -> "Tuple[List[str], List[str], str]":
         return ["person"], ["browser", "device", "paste"], "the person is played"
 
     def open_browser(self, argv: "List[str]", url: str) -> None:
-        Background(lambda: self.play(url))
+        self.playing = Background(lambda: self.play(url))
+
+    def countdown(self, what: str, left: float) -> None:
+        if self.playing and self.playing.outcome:
+            self.playing.result(0)
+        super().countdown(what, left)
 
 
 class DemoServer:
@@ -2822,11 +2828,12 @@ def command_demo(client: Client, args: "argparse.Namespace") -> None:
     """A whole session against a DemoServer, told on stdout as it happens."""
     from tempfile import TemporaryDirectory
     lost: "List[AuthError]" = []
+    flow, terminal = "device" if args.device else "browser", client.terminal
 
     def tell(method: str, path: str, params: "Json", status: int) -> None:
         names = f"\n       with {visible(' '.join(params))}" if params else ""  # any page that is open can ask, too
         about = STEPS.get(f"{status} {path}") or STEPS.get(path, "")
-        demo.terminal.wipe()
+        terminal.wipe()
         try:
             out(f"  {method:4} {visible(path)} → {status}\n       {about}{names}\n")
         except AuthError as error:  # in a thread of the server's, where nobody would hear of it
@@ -2834,7 +2841,6 @@ def command_demo(client: Client, args: "argparse.Namespace") -> None:
 
     with DemoServer(tell=tell) as server, TemporaryDirectory() as folder:
         out(f"An authorization server runs at {server.issuer}; it knows one person, {server.user['name']}.\n")
-        flow, terminal = "device" if args.device else "browser", client.terminal
         if args.yes or "browser" not in terminal.surroundings()[1]:
             terminal = server.terminal(terminal.quiet, terminal.verbose)
         demo = Client(server.issuer, server.client_id, "openid email offline_access", terminal=terminal,
@@ -3156,7 +3162,7 @@ def client_of(args: "argparse.Namespace") -> Client:
     return Client(terminal=Terminal("quiet" in given, "verbose" in given), **settings)
 
 
-MOUNT = ""  # what add_commands has made of COMMAND
+MOUNTS = {COMMAND}  # that, and what add_commands has made of it: no words that a program has set itself
 
 
 def add_commands(subparsers: "Any", client: "Optional[Client]" = None,
@@ -3165,13 +3171,14 @@ def add_commands(subparsers: "Any", client: "Optional[Client]" = None,
 
     The hints name the program's own words, such as "run: mycli auth login", if no preset COMMAND does.
     """
-    global COMMAND, MOUNT
-    preset = COMMAND not in ("cliauth", MOUNT)
+    global COMMAND
+    preset = COMMAND not in MOUNTS
     for name in names:
         work, about, example, options = COMMANDS[name]
         parser = subparsers.add_parser(name, help=about, description=about[0].upper() + about[1:] + ".", **keywords)
         if not preset:
-            COMMAND = MOUNT = parser.prog.rpartition(" ")[0] or COMMAND
+            COMMAND = parser.prog.rpartition(" ")[0] or COMMAND
+            MOUNTS.add(COMMAND)
         if client:
             client.mounted = COMMAND
         parser.epilog = f"example: {COMMAND} {name if client and name == 'login' else example}"
@@ -3183,7 +3190,7 @@ def add_commands(subparsers: "Any", client: "Optional[Client]" = None,
 
         def func(args: "argparse.Namespace", work: "Any" = work, words: str = COMMAND) -> int:
             global COMMAND
-            COMMAND = words  # another client's may have been mounted since
+            COMMAND = words  # another client may have been mounted since
             return guarded(lambda: work(client or client_of(args), args))
 
         parser.set_defaults(func=func)

@@ -3464,6 +3464,13 @@ class TestDemo:
             server.decision = "deny"
             assert fails(ErrorResponse, client.login, flow).startswith("the sign-in was denied: ")
 
+    def test_what_goes_wrong_at_the_played_browser_ends_the_sign_in(self, server, tmp_path):
+        from urllib.error import HTTPError
+        client = server.client(tmp_path / "token.json")
+        server.client_id = "other"  # whom the server knows now
+        with pytest.raises(HTTPError):
+            client.login("browser")
+
     def test_other_people_s_programs_sign_in_whole_where_its_terminal_takes_the_place_of_ours(self, cli, monkeypatch):
         with cliauth.DemoServer() as server:
             server.client_id, server.user = "my-cli", {"sub": "grace"}
@@ -3485,6 +3492,21 @@ class TestDemo:
         monkeypatch.setattr(threading.Thread, "start", refuse)
         assert fails(Unreachable, Server().__enter__) == (
             "the demo needs a thread, and can have none; raise the limit of processes")
+
+    @table("head", ["GET /\x1b]0;mine\x07?%1b%5d=1", "POST /token HTTP/1.0\r\nContent-Length: abc"])
+    def test_what_any_page_may_ask_of_the_demo_is_shown_as_all_text_of_others(self, head, cli, monkeypatch):
+        class Visited(cliauth.DemoServer):
+            def person(self, url, decision=""):
+                with socket.create_connection(self.web.server_address, 5) as connection:
+                    connection.sendall(head.encode() + b"\r\n\r\n")
+                    while connection.recv(1000):
+                        pass
+                super().person(url, decision)
+
+        monkeypatch.setattr(cliauth, "DemoServer", Visited)
+        code, out, err = cli("demo", "--yes")
+        assert code == 0 and "\x1b" not in out and "Traceback" not in err
+        assert "POST" in head or r"/\x1b]0;mine\x07 → 404" in out and r"with \x1b]" in out
 
     def test_where_nobody_reads_on_the_demo_ends_at_once(self):
         with start("demo", "--yes") as process:
@@ -4091,6 +4113,26 @@ class TestCommandLine:
         subparsers = argparse.ArgumentParser(prog="acme").add_subparsers()
         cliauth.add_commands(subparsers, signed_in)
         assert signed_in.nobody().args == ("nobody is signed in; run: acme x login",)
+
+    def test_of_several_clients_in_one_parser_each_has_its_own_words(self, server, tmp_path, capsys, monkeypatch):
+        import argparse
+        monkeypatch.setattr(cliauth, "COMMAND", "cliauth")
+        for _ in range(2):  # as a program's tests do, one after the other
+            parser = argparse.ArgumentParser(prog="acme")
+            subparsers = parser.add_subparsers()
+            clients = [server.client(tmp_path / name) for name in ("home", "work")]
+            for name, client in zip(("home", "work"), clients):
+                cliauth.add_commands(subparsers.add_parser(name).add_subparsers(), client)
+            for name, client in zip(("home", "work"), clients):
+                args = parser.parse_args([name, "token"])
+                assert args.func(args) == 3 and capsys.readouterr().err.endswith("; run: acme %s login\n" % name)
+                assert str(client.nobody()).endswith("; run: acme %s login" % name)  # a command of the program's own
+
+    def test_logout_of_all_profiles_is_one_of_a_token_file_of_its_own_too(self, server, signed_in, tmp_path, cli):
+        client = server.client(tmp_path / "own.json")
+        client.login()
+        assert cli("logout", "--all", "--token-file", str(tmp_path / "own.json"))[0] == 0
+        assert not client.status()["signed_in"] and not signed_in.status()["signed_in"]
 
     def test_a_shell_that_asks_what_could_be_typed_is_answered_by_argcomplete(self, cli, monkeypatch):
         seen = []

@@ -3290,7 +3290,10 @@ def started_by() -> str:
         return f"{python} -m {spec.name.replace('.__main__', '')}"
     if sys.argv[0].endswith((".py", ".pyz")):
         return f"{python} {typed(sys.argv[0])}"
-    return COMMAND
+    folder, name = os.path.split(sys.argv[0])  # a program's own name for it: a copy, an entry point
+    if name in ("", "-", "-c"):
+        return COMMAND
+    return name if folder in os.environ.get("PATH", "").split(os.pathsep) else sys.argv[0]
 
 
 def arguments(argv: "Optional[List[str]]") -> "List[str]":

@@ -4160,13 +4160,15 @@ class TestCommandLine:
         monkeypatch.setenv("CLIAUTH_CLIENT_ID", "other")  # beats the preset, and is not whom the tokens are for
         assert cli("token")[0] == 3
 
-    IMPORTED = "import sys; sys.path[:0] = [%r]; import cliauth; %%s; sys.exit(cliauth.main())" % HERE
+    IMPORTED = "import os, sys; sys.path[:0] = [%r]; import cliauth; %%s; sys.exit(cliauth.main())" % HERE
 
     @pytest.mark.parametrize("folder, argv, command", [
         (HERE, ["cliauth.py"], "python cliauth.py"), (os.sep, [SCRIPT], "python " + (
             SCRIPT if re.match(r"[\w:./\\-]+\Z", SCRIPT) else '"%s"' % SCRIPT)), ("", ["my 1.py"], 'python "my 1.py"'),
         (HERE, ["-m", "cliauth"], "python -m cliauth"), ("", ["cli.pyz"], "python cli.pyz"),
-        ("", ["mine"], "cliauth"), ("", ["-m", "my.auth"], "python -m my.auth"), ("", ["-m", "my"], "python -m my"),
+        ("", ["mine"], "mine"), ("", ["-c", IMPORTED % "sys.argv[0] = '/a/mine'"], "/a/mine"),
+        ("", ["-c", IMPORTED % "sys.argv[0] = os.environ['PATH'].split(os.pathsep)[0] + '/mine'"], "mine"),
+        ("", ["-m", "my.auth"], "python -m my.auth"), ("", ["-m", "my"], "python -m my"),
         ("", ["-c", IMPORTED % "pass"], "cliauth"),
         ("", ["-c", IMPORTED % "cliauth.COMMAND = 'mine'; sys.argv[0] = 'm.py'"], "mine"),
         ("", ["-c", IMPORTED % "sys.argv[0] = '/e\\x1b.py'"], "python '/e\\x1b.py'"),

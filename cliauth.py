@@ -1084,7 +1084,7 @@ class Terminal:
         try:
             fd: "Any" = sys.stdin.fileno()
             if terminal_only and not (self.interactive() and os.isatty(fd) and (  # and not in the background: SIGTTIN
-                    not hasattr(os, "tcgetpgrp") or os.tcgetpgrp(fd) == os.getpgrp())):
+                    sys.platform == "win32" or os.tcgetpgrp(fd) == os.getpgrp())):
                 fd = None
         except (AttributeError, OSError, ValueError):
             fd = None
@@ -1794,9 +1794,9 @@ def in_turn(work: "Callable[..., Any]", path: str, *args: "Any") -> "Any":
 def lock_now(descriptor: int) -> bool:
     """Whether the exclusive lock was had; a file system without locks counts as yes."""
     try:
-        if os.name == "nt":
+        if sys.platform == "win32":
             import msvcrt
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
         else:
             import fcntl
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # lockf's goes when any descriptor is closed
@@ -1875,7 +1875,7 @@ class TokenFile:
                              "another place with --token-file or CLIAUTH_HOME") from None
         try:
             facts = os.fstat(descriptor)
-            theirs = hasattr(os, "getuid") and facts.st_uid not in (os.getuid(), 0)
+            theirs = sys.platform != "win32" and facts.st_uid not in (os.getuid(), 0)
             if not S_ISREG(facts.st_mode) or theirs or facts.st_size > self.LIMIT:
                 raise self.unusable("it belongs to somebody else" if theirs else "it is no plain file, or too large")
             return os.read(descriptor, facts.st_size + 1)
@@ -2035,7 +2035,7 @@ def home() -> str:
         if absolute(os.environ.get(name, "")):
             return os.path.join(os.environ[name], APP)
     person = os.path.expanduser("~") if os.name == "nt" else os.environ.get("HOME", "")
-    if not absolute(person):
+    if not absolute(person) and sys.platform != "win32":
         try:
             import pwd
             person = pwd.getpwuid(os.getuid()).pw_dir
@@ -2869,8 +2869,9 @@ class Terminated(BaseException):
 def guarded(work: "Callable[[], Optional[int]]") -> int:
     """The exit code of a command; what goes wrong is one line on stderr."""
     for stream in (sys.stdout, sys.stderr):
-        if os.name == "nt" and hasattr(stream, "reconfigure"):  # 3.7; a shell's $(…) would keep the CR of a CR LF
-            stream.reconfigure(newline="\n")
+        reconfigure = getattr(stream, "reconfigure", None)  # 3.7
+        if os.name == "nt" and reconfigure:  # a shell's $(…) would keep the CR of a CR LF
+            reconfigure(newline="\n")
     try:
         return work() or 0
     except AuthError as error:

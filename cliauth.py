@@ -3176,7 +3176,8 @@ def add_commands(subparsers: "Any", client: "Optional[Client]" = None,
     preset = COMMAND not in MOUNTS
     for name in names:
         work, about, example, options = COMMANDS[name]
-        parser = subparsers.add_parser(name, help=about, description=about[0].upper() + about[1:] + ".", **keywords)
+        parser = subparsers.add_parser(name, help=about, description=about[0].upper() + about[1:] + ".",
+                                       allow_abbrev=False, **keywords)  # --client-secret is not --client-secret-file
         if not preset:
             COMMAND = parser.prog.rpartition(" ")[0] or COMMAND
             MOUNTS.add(COMMAND)
@@ -3227,8 +3228,7 @@ def build_parser(commands: "Iterable[str]" = tuple(COMMANDS)) -> "argparse.Argum
     parser = Parser(prog=COMMAND, parents=[shared], allow_abbrev=False, description="Sign in from the command line: "
                     "OAuth 2.0 and OpenID Connect.", epilog=f"example: {COMMAND} {COMMANDS['login'][2]}")
     parser.add_argument("--version", action="store_true", help="the version of cliauth, and that of Python")
-    add_commands(parser.add_subparsers(dest="command", metavar="COMMAND"), None, commands, parents=[shared],
-                 allow_abbrev=False)
+    add_commands(parser.add_subparsers(dest="command", metavar="COMMAND"), None, commands, parents=[shared])
     return parser
 
 

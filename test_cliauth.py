@@ -4134,6 +4134,15 @@ class TestCommandLine:
         assert cli("logout", "--all", "--token-file", str(tmp_path / "own.json"))[0] == 0
         assert not client.status()["signed_in"] and not signed_in.status()["signed_in"]
 
+    def test_no_option_of_a_mounted_command_is_abbreviated(self, monkeypatch, capsys):
+        import argparse
+        monkeypatch.setattr(cliauth, "COMMAND", "cliauth")
+        parser = argparse.ArgumentParser(prog="acme")
+        cliauth.add_commands(parser.add_subparsers())
+        with pytest.raises(SystemExit):
+            parser.parse_args(["login", "--client-secret", "it"])
+        assert "unrecognized arguments: --client-secret" in capsys.readouterr().err
+
     def test_a_shell_that_asks_what_could_be_typed_is_answered_by_argcomplete(self, cli, monkeypatch):
         seen = []
         argcomplete = type(sys)("argcomplete")

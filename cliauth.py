@@ -218,8 +218,9 @@ def typed(text: str) -> str:
     separator = re.escape(os.sep)  # a backslash is one on Windows alone, which knows no quotes but these
     if re.match(rf"[\w:./{separator}@+-]+\Z", text):
         return text
-    from shlex import quote
-    return f'"{text}"' if re.match(rf"[\w:./{separator}@+ -]+\Z", text) else quote(visible(text))
+    if re.match(rf"[\w:./{separator}@+ -]+\Z", text):
+        return f'"{text}"'
+    return "'" + visible(text).replace("'", "'\\''") + "'"
 
 
 def split_url(url: str, what: str) -> "Tuple[str, str, int]":

@@ -2538,8 +2538,8 @@ class Client:
         try:
             file = self.locate()
         except LoginRequired:
-            if profile_names():
-                raise  # somebody is, but who?
+            if any((TokenFile(profile_path(name)).read() or NEW)["token"] for name in profile_names()):
+                raise  # somebody is signed in, but who?
         if file is None or file.read() is None:
             return self.terminal.note("Nobody was signed in.")
         with file.locked():

@@ -3799,6 +3799,8 @@ class TestCommandLine:
         assert cli("logout") == (3, "", "cliauth: no profile is the current one; run: cliauth switch %s\n"
                                  % signed_in.profile)
         assert held(signed_in)["token"]
+        signed_in.logout()
+        assert cli("logout") == (0, "", "Nobody was signed in.\n")
 
     def test_a_userinfo_refused_for_good_says_who_has_to_sign_in(self, server, signed_in, cli):
         server.access.clear()

@@ -1859,8 +1859,8 @@ class TokenFile:
         self.seen = None, None  # type: Tuple[Optional[bytes], Optional[Json]]
 
     def unusable(self, why: str) -> UsageError:
-        return UsageError(f"the token file {visible(self.path)} cannot be used: {why}; move it away, then run the "
-                          "same command again")
+        return UsageError(f"the token file {visible(self.path)} cannot be used: {why}; move it away, then run: "
+                          f"{COMMAND} login")
 
     def read_bytes(self) -> "Optional[bytes]":
         """What is in the file, None if there is none; UsageError if it is no plain file of ours."""
@@ -3177,8 +3177,8 @@ def add_commands(subparsers: "Any", client: "Optional[Client]" = None,
     preset = COMMAND not in MOUNTS
     for name in names:
         work, about, example, options = COMMANDS[name]
-        parser = subparsers.add_parser(name, help=about, description=about[0].upper() + about[1:] + ".",
-                                       allow_abbrev=False, **keywords)  # --client-secret is not --client-secret-file
+        parser = subparsers.add_parser(name, **{  # unabbreviated, or --client-secret were --client-secret-file
+            "help": about, "description": about[0].upper() + about[1:] + ".", "allow_abbrev": False, **keywords})
         if not preset:
             COMMAND = parser.prog.rpartition(" ")[0] or COMMAND
             MOUNTS.add(COMMAND)
@@ -3295,7 +3295,7 @@ def started_by() -> str:
     folder, name = os.path.split(sys.argv[0])  # a program's own name for it: a copy, an entry point
     if name in ("", "-", "-c"):
         return COMMAND
-    return name if folder in os.environ.get("PATH", "").split(os.pathsep) else sys.argv[0]
+    return typed(name if folder in os.environ.get("PATH", "").split(os.pathsep) else sys.argv[0])
 
 
 def arguments(argv: "Optional[List[str]]") -> "List[str]":

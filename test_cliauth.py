@@ -2085,7 +2085,7 @@ class TestTokenFile:
         for work in (client.access_token, client.status, client.refresh, client.logout, client.userinfo, client.login):
             code, said = failure(work)
             assert code == 2 and said.startswith("the token file %s cannot be used: %s" % (path, why))
-            assert said.endswith("; move it away, then run the same command again")
+            assert said.endswith("; move it away, then run: cliauth login")
         with pytest.raises(UsageError) as error:
             client.status()
         assert error.value.__context__ is None or callable(make)  # which would hold all that is in the file
@@ -3510,8 +3510,6 @@ class TestDemo:
 
     def test_where_nobody_reads_on_the_demo_ends_at_once(self):
         with start("demo", "--yes") as process:
-            while b"discovery" not in process.stdout.readline():
-                pass
             process.stdout.close()
             assert b"Traceback" not in process.stderr.read() and process.wait(20) == 4
 

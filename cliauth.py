@@ -2361,7 +2361,8 @@ class Client:
     def auth_flow(self, request: "Any") -> "Generator[Any, Any, None]":
         """The same for httpx, which wants a class of its own: class Auth(cliauth.Client, httpx.Auth): pass."""
         response = yield self(request)
-        if response.status_code == 401 and self.replaced(response.request.headers.get("Authorization", "")):
+        request = response.request  # where a redirect led to: what came before it was taken, and is not sent twice
+        if response.status_code == 401 and self.replaced(request.headers.get("Authorization", "")):
             request.headers["Authorization"] = "Bearer " + self.access_token(0)
             yield request
 

@@ -2793,6 +2793,12 @@ class TestClient:
                 tokens.append(flow.send(request).headers["Authorization"])
         assert len(tokens) == len(set(tokens)) == times and tokens[-1] == "Bearer " + signed_in.access_token()
 
+    def test_it_asks_once_more_where_a_redirect_led_to_and_sends_nothing_twice_that_was_taken(self, signed_in):
+        taken, elsewhere = self.Asked(), self.Asked("https://api.example.com/result")
+        flow = signed_in.auth_flow(taken)
+        elsewhere.headers.update(next(flow).headers)
+        assert flow.send(elsewhere) is elsewhere
+
     def test_a_sign_in_ends_with_who_where_until_when_and_what_was_not_granted(self, server, clock):
         server.extra["/token"] = {"scope": "openid", "organization_id": "org_1", "authentication_method": "SSO",
                                   "refresh_token": None}

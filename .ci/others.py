@@ -48,7 +48,7 @@ class Provider(cliauth.DemoServer):
         super().__init__()
         self.folder = folder
         self.issued = []  # token responses; one that is taken out of here is refused, as if revoked
-        self.open = True  # or the API refuses everybody
+        self.open, self.taken = True, 0  # or the API refuses everybody; how often it took something
         self.seen, self.bodies = [], []  # of each request to one of them: the token, or None, and the body
         self.meanwhile = lambda: None  # what happens elsewhere before a refusal goes out
 
@@ -66,6 +66,9 @@ class Provider(cliauth.DemoServer):
             user, _, password = b64decode(credentials).decode().partition(":")
             known = self.knows(password, params) and (scheme, user) == ("Basic", "oauth2")
             return self.file(path) if known else self.refuse("Basic")
+        if path == "/taken":
+            self.taken += 1
+            return 303, {"Location": self.issuer + "/api"}, b""
         if path in ("/moved", "/elsewhere"):
             host = "localhost" if path == "/elsewhere" else "127.0.0.1"
             return 307, {"Location": self.issuer.replace("127.0.0.1", host) + "/api"}, b""
@@ -222,6 +225,13 @@ def test_after_a_redirect_within_the_origin_too(name, provider, client):
     first = revoked(provider)
     assert CALLS[name]("GET", provider.issuer + "/moved", client) == 200
     assert provider.seen == [first, client.access_token()]
+
+
+@careful
+def test_what_was_taken_before_the_redirect_is_not_sent_again(name, provider, client):
+    first = revoked(provider)
+    assert CALLS[name]("POST", provider.issuer + "/taken", client, data={"a": "1"}) == 200
+    assert provider.seen == [first, client.access_token()] and provider.taken == 1
 
 
 @careful

@@ -2871,9 +2871,12 @@ class Terminated(BaseException):
 def guarded(work: "Callable[[], Optional[int]]") -> int:
     """The exit code of a command; what goes wrong is one line on stderr."""
     for stream in (sys.stdout, sys.stderr):
-        reconfigure = getattr(stream, "reconfigure", None)  # 3.7
-        if os.name == "nt" and reconfigure:  # a shell's $(…) would keep the CR of a CR LF
-            reconfigure(newline="\n")
+        try:
+            reconfigure = getattr(stream, "reconfigure", None)  # 3.7
+            if os.name == "nt" and reconfigure:  # a shell's $(…) would keep the CR of a CR LF
+                reconfigure(newline="\n")
+        except (OSError, ValueError):
+            pass  # it is closed or broken, of which out() tells
     try:
         return work() or 0
     except AuthError as error:

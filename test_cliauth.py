@@ -1058,6 +1058,18 @@ class TestTerminal:
             with contextlib.suppress(AttributeError, OSError):
                 opened.close()
 
+    @pytest.mark.skipif(sys.version_info < (3, 7), reason="Python 3.6 cannot change how lines end")
+    def test_on_windows_too_a_result_ends_with_a_line_feed_alone(self, monkeypatch):
+        stdout = io.TextIOWrapper(io.BytesIO(), newline="\r\n")
+        with monkeypatch.context() as there:
+            there.setattr(sys, "stdout", stdout)
+            there.setattr(os, "name", "nt")
+            codes = [cliauth.guarded(lambda: cliauth.out("a\n"))]
+            seen = stdout.buffer.getvalue()
+            stdout.close()
+            codes.append(cliauth.guarded(lambda: cliauth.out("b\n")))
+        assert seen == b"a\n" and codes == [0, 4]
+
     def test_a_countdown_stands_on_a_terminal_alone_and_is_wiped(self, monkeypatch):
         master, slave = terminal_pair()
         line = "Waiting for the browser: 4:09 left, Ctrl-C ends it "

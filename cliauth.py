@@ -1323,6 +1323,7 @@ SLICE = 0.2  # seconds between looks at the clock: on Windows Ctrl-C waits for o
 PLACES = ("issuer", "provider", "token_endpoint")  # what names a server
 SERVER = PLACES + ("authorization_endpoint", "device_authorization_endpoint", "revocation_endpoint",
                    "userinfo_endpoint", "end_session_endpoint")
+VARIABLES = ("issuer", "provider", "client_id", "client_secret", "scope", "audience")  # of those: CLIAUTH_ISSUER …
 
 
 class NotOffered(AuthError):
@@ -1355,8 +1356,8 @@ def checked(settings: "Json") -> "Json":
     if not settings.get("client_id"):
         raise UsageError("no client id; register a client at the provider and name it with --client-id")
     for name, value in settings.items():
-        variable = "CLIAUTH_" + name.upper()
-        option = variable if value and os.environ.get(variable) == value else "--" + visible(name.replace("_", "-"))
+        variable = "CLIAUTH_" + name.upper() if name in VARIABLES else ""
+        option = variable if os.environ.get(variable) == value else "--" + visible(name.replace("_", "-"))
         texts = value if isinstance(value, list) else [str(value)]
         if isinstance(value, dict):  # --param; `claims` may have many lines
             texts = ["".join(f"{key}{text}".split()) for key, text in value.items()]
@@ -2216,8 +2217,7 @@ class Client:
         self.file: "Optional[TokenFile]" = None
 
     def named(self) -> "Json":
-        environment = {name: os.environ.get("CLIAUTH_" + name.upper()) for name in (
-            "issuer", "provider", "client_id", "client_secret", "scope", "audience")}
+        environment = {name: os.environ.get("CLIAUTH_" + name.upper()) for name in VARIABLES}
         return overlay({name: value for name, value in environment.items() if value}, self.options)
 
     def settle(self, stored: "Json") -> "Json":

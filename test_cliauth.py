@@ -2171,6 +2171,11 @@ class TestTokenFile:
         code, text = failure(Client(profile=signed_in.profile).refresh)
         assert code == 2 and text.startswith(said) and not server.requests
 
+    def test_a_locale_that_has_no_word_for_one_of_them_does_not_matter(self, server, signed_in):
+        change(signed_in, settings=dict(held(signed_in)["settings"], **{"x\ue000": "y"}))
+        ascii_ = dict(os.environ, LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")
+        assert subprocess.call([sys.executable, SCRIPT, "refresh"], env=ascii_) == 0
+
     def test_thirty_processes_that_find_it_expired_cause_one_refresh_and_print_the_same_token(self, server, signed_in):
         change(signed_in, expires_at=1)
         crowd = [start("token") for _ in range(30)]

@@ -2235,13 +2235,14 @@ class Client:
         known = overlay(overlay(presets(), stored), self.named())
         found = not self.profile or not stored and self.profile == profile_name(with_provider(known))
         more = {"token_file": self.path} if self.path else {} if found else {"profile": self.profile}
-        more.update((name, self.options[name]) for name in SERVER + ("client_id", "scope")
-                    if self.options.get(name) not in (None, stored.get(name)))
+        more.update((name, value) for name, value in self.options.items()
+                    if value != stored.get(name) and name not in ("client_secret", "param", "pkce"))
         if not any(known.get(name) for name in PLACES):
             more["issuer"] = "URL"
         if not known.get("client_id"):
             more["client_id"] = "ID"
-        options = (f" --{name.replace('_', '-')} {typed(value)}" for name, value in more.items())
+        options = (f" --{name.replace('_', '-')} {typed(each)}" for name, value in more.items()
+                   for each in (value if isinstance(value, list) else [value]))
         return f"run: {self.mounted} login" if self.mounted else f"run: {COMMAND} login{''.join(options)}"
 
     def nobody(self) -> LoginRequired:

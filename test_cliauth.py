@@ -2715,6 +2715,10 @@ class TestClient:
         ({"token_file": "a b"}, {}, ' --token-file "a b" --issuer URL --client-id ID'),
         ({"issuer": "https://b.example", "client_id": "cli", "scope": "a b"}, {},
          ' --issuer https://b.example --client-id cli --scope "a b"'),
+        ({"token_endpoint": "https://b.example/t", "client_id": "cli", "audience": "b c", "client_secret": "s3cret",
+          "resource": ["https://b.example/1", "https://b.example/2"]}, {},
+         ' --token-endpoint https://b.example/t --audience "b c" --resource https://b.example/1 --resource '
+         "https://b.example/2 --client-id cli"),
         ({"profile": "work", "scope": "a"}, {}, " --profile work --scope a"),
         ({}, {"ISSUER": "https://b.example"}, " --client-id ID"),
         ({}, {"PROVIDER": "github", "CLIENT_ID": "cli"}, ""), ({}, {"PROFILE": "work"}, " --profile work"),

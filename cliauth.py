@@ -2213,7 +2213,7 @@ class Client:
         self.options = {name: value for name, value in settings.items() if value not in ("", None, [], {})}
         self.terminal = terminal or Terminal()
         self.profile = visible(profile or os.environ.get("CLIAUTH_PROFILE", ""))
-        self.path = os.fspath(token_file) or ("" if profile else os.environ.get("CLIAUTH_TOKEN_FILE", ""))
+        self.path = os.fspath(token_file or "") or ("" if profile else os.environ.get("CLIAUTH_TOKEN_FILE", ""))
         self.file: "Optional[TokenFile]" = None
 
     def named(self) -> "Json":

@@ -1119,11 +1119,13 @@ class TestTerminal:
         (4, {}, False, "utf-8", DRAWN, True), (3, {}, False, "utf-8", DRAWN, False),
         (0, {}, False, "utf-8", DRAWN, True), (80, {"TERM": "dumb"}, False, "utf-8", DRAWN, False),
         (80, {}, True, "utf-8", DRAWN, False), (80, {}, False, "latin-1", DRAWN, False),
-        (80, {}, False, "utf8", DRAWN, True),
+        (80, {}, False, "utf8", DRAWN, True), (80, {}, False, "UTF-8", DRAWN, True),
+        (80, {"NO_COLOR": ""}, False, "utf-8", DRAWN, True), (3, {}, False, "utf-8", "    \n█\n", False),
         (80, {"PATH": ""}, False, "utf-8", DRAWN, False), (80, {}, False, "utf-8", "", False),
-        (80, {}, False, "utf-8", "█\x1b]0;title\x07█\n", False)])
+        (80, {"CODE": "1"}, False, "utf-8", DRAWN, False), (80, {}, False, "utf-8", "█\udcff\n", False),
+        (80, {}, False, "utf-8", "█\x1b]0;m█\n", False), (80, {}, False, "utf-8", "█\x1b[?25l█\n", False)])
     def test_an_address_is_drawn_where_qrencode_is_there_and_the_terminal_can_show_it(
-            self, columns, environ, quiet, encoding, drawn, shown, monkeypatch, tmp_path):
+            self, columns, environ, quiet, encoding, drawn, shown, monkeypatch, tmp_path, capfd):
         import fcntl
         import struct
         import termios
@@ -1132,8 +1134,9 @@ class TestTerminal:
         for name, value in environ.items():
             monkeypatch.setenv(name, value)
         program, told = tmp_path / "qrencode", tmp_path / "told"
-        (tmp_path / "drawn").write_bytes(drawn.encode())
-        program.write_text("#!/bin/sh\ncd '%s' && { echo \"$@\"; cat; env; } > told; cat drawn\n" % tmp_path)
+        (tmp_path / "drawn").write_bytes(drawn.encode("utf-8", "surrogateescape"))
+        program.write_text("#!/bin/sh\ncd '%s' && { echo \"$@\"; cat; env; } > told; cat drawn; echo hm >&2\n"
+                           "exit $CODE\n" % tmp_path)
         program.chmod(0o755)
         master, slave = terminal_pair()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("4H", 24, columns, 0, 0))
@@ -1146,8 +1149,9 @@ class TestTerminal:
             while not screen.endswith(b"end"):
                 screen += seen.read(4096)
         assert screen.decode() == (drawn.replace("\n", "\r\n") if shown else "") + "end"
+        assert capfd.readouterr() == ("", "")
         if shown:  # the address on stdin, not where `ps` shows it
-            kind = "UTF8" if "NO_COLOR" in environ else "ANSIUTF8"
+            kind = "UTF8" if environ.get("NO_COLOR") else "ANSIUTF8"
             assert told.read_text().startswith("-m 2 -t %s\nhttps://a.example/device?user_code=WDJB" % kind)
             assert "s3cret" not in told.read_text()
 
@@ -1158,6 +1162,15 @@ class TestTerminal:
             monkeypatch.setattr(sys, "stderr", stderr)
             Terminal().draw("https://a.example/")
             assert not stderr.buffer.getvalue()
+
+    @table("reads, system", [(False, "posix"), (True, "nt")])
+    def test_where_nobody_reads_and_on_windows_no_program_is_looked_for(self, monkeypatch, reads, system):
+        monkeypatch.setattr(shutil, "which", lambda name: pytest.fail("%s was looked for" % name))
+        monkeypatch.setattr(Terminal, "interactive", lambda self: reads)
+        with io.TextIOWrapper(io.BytesIO(), "utf-8") as stderr, monkeypatch.context() as there:
+            there.setattr(sys, "stderr", stderr)
+            there.setattr(os, "name", system)
+            Terminal().draw("https://a.example/")
 
     def test_from_a_terminal_is_read_in_the_foreground_alone(self, monkeypatch):
         master, slave = terminal_pair()
@@ -1436,9 +1449,13 @@ class Played(Terminal):
     def __init__(self, visit=None, typist=None, pen=None):
         super().__init__()
         self.text, self.opened, self.visit, self.typist, self.pen, self.tty = "", [], visit, typist, pen, False
+        self.drawn = []
 
     def write(self, text):
         self.text += text
+
+    def draw(self, address):
+        self.drawn.append(address)
 
     def interactive(self):
         return self.tty
@@ -1849,6 +1866,7 @@ class TestFlows:
         client.terminal.verbose = True
         client.login("device")
         assert client.terminal.opened == [server.issuer + "/device?c=1"] and "dc-1" not in client.terminal.text
+        assert client.terminal.drawn == client.terminal.opened
         assert [line for line in client.terminal.text.split("\n") if line and line[0] not in "<>"][:-1] == [
             "To sign in, open %s/device on any device and enter the code:" % server.issuer, r"    AB\x1b[2JCD",
             "Or open this address, which holds it already:", "    %s/device?c=1" % server.issuer,
@@ -1862,6 +1880,7 @@ class TestFlows:
         client = client_of(server, visit=fetch)
         client.login("device")
         assert client.terminal.opened == [server.issuer + "/device"] and "%2F" not in client.terminal.text
+        assert not client.terminal.drawn
 
     @pytest.mark.parametrize("visit, tty, open_browser, said", [
         (print, False, True, "browser: BROWSER is set. For another way: --flow device or paste."),
@@ -2170,6 +2189,14 @@ class TestTokenFile:
             monkeypatch.setenv("CLIAUTH_" + name, value)
         code, text = failure(Client(profile=signed_in.profile).refresh)
         assert code == 2 and text.startswith(said) and not server.requests
+
+    def test_one_without_an_end_is_one_whose_end_is_not_known(self, signed_in):
+        record = held(signed_in)
+        del record["expires_at"]
+        with open(signed_in.file.path, "w") as file:
+            json.dump(record, file)
+        client = Client()
+        assert [client.status()["expires_at"] for _ in "12"] == [None, None]
 
     def test_a_locale_that_has_no_word_for_one_of_them_does_not_matter(self, server, signed_in):
         change(signed_in, settings=dict(held(signed_in)["settings"], **{"x\ue000": "y"}))
@@ -2733,6 +2760,10 @@ class TestClient:
             client.locate().read()
         assert client.hint() == "run: cliauth login" + typed
 
+    def test_a_token_file_is_named_by_any_path_or_by_none(self, tmp_path):
+        assert Client(token_file=tmp_path / "a.json").path == str(tmp_path / "a.json")
+        assert Client(token_file=None).path == Client(token_file="").path == ""
+
     def test_only_with_login_is_a_person_asked(self, server, client):
         code, said = failure(client.access_token)
         assert code == 3 and said.startswith("nobody is signed in as 127.0.0.1_demo-") and not server.requests
@@ -2754,9 +2785,13 @@ class TestClient:
         """A request and its answer, as requests and httpx have them in common, with what the first has besides."""
 
         def __init__(self, url="https://api.example.com/", body=None, status=401):
-            self.url, self.headers, self.body, self.status_code, self.content = url, {}, body, status, b""
+            self.url, self.headers, self.body, self.status_code = url, {}, body, status
             self.request = self.connection = self
-            self.hooks, self.sent = [], []
+            self.hooks, self.sent, self.done = [], [], []
+
+        @property
+        def content(self):
+            self.done.append("read")
 
         def register_hook(self, event, hook):
             self.hooks.append((event, hook))
@@ -2767,31 +2802,35 @@ class TestClient:
             return copied
 
         def close(self):
-            pass
+            self.done.append("closed")
 
         def send(self, request, **options):
             self.sent.append((request.headers["Authorization"], options))
             return type(self)(status=200)
 
-    @table("status, body, sibling, dropped, answer, sent", [
-        (200, None, False, False, 200, 0), (401, None, False, False, 200, 1), (401, "a=1", False, False, 200, 1),
-        (401, b"a=1", False, False, 200, 1), (401, iter("ab"), False, False, 401, 0), (401, None, True, False, 200, 1),
-        (401, None, False, True, 401, 0), (403, None, False, False, 403, 0)])
+    @table("status, body, sibling, header, answer, sent", [
+        (200, None, False, None, 200, 0), (401, None, False, None, 200, 1), (401, "a=1", False, None, 200, 1),
+        (401, b"a=1", False, None, 200, 1), (401, iter("ab"), False, None, 401, 0), (401, None, True, None, 200, 1),
+        (401, None, False, {}, 401, 0), (401, None, False, {"Authorization": "Basic YTpi"}, 401, 0),
+        (403, None, False, None, 403, 0)])
     def test_after_a_401_requests_asks_once_more_with_another_token(
-            self, server, signed_in, status, body, sibling, dropped, answer, sent):
+            self, server, signed_in, status, body, sibling, header, answer, sent):
         asked = signed_in(self.Asked(body=body))
+        server.lifetime = 30  # less than min_ttl is
         (event, hook), first = asked.hooks[0], asked.headers["Authorization"]
         if sibling:  # whose token will do
             Client(server.issuer, "demo").refresh()
-        if dropped:  # as requests does where a redirect leads elsewhere
-            del asked.headers["Authorization"]
+        if header is not None:  # requests drops it where a redirect leads elsewhere, or has another in ~/.netrc
+            asked.headers = header
         asked.status_code = status
         response = hook(asked, timeout=7)
         assert (event, response.status_code, len(asked.sent)) == ("response", answer, sent)
         assert len(server.asked("/token")) == (1 if sent else 0)
         if sent:
-            assert asked.sent == [("Bearer " + signed_in.access_token(), {"timeout": 7})] and first != asked.sent[0][0]
-            assert response.history == [asked]
+            again = asked.sent[0][0]
+            assert asked.sent == [("Bearer " + signed_in.access_token(0), {"timeout": 7})] and again != first
+            assert response.history == [asked] and asked.headers["Authorization"] == first  # which is as it was
+            assert response.request.headers["Authorization"] == again and asked.done == ["read", "closed"]
 
     def test_a_401_is_handed_on_where_no_other_token_can_be_had(self, server, signed_in, monkeypatch):
         signed_in.terminal = Played()
@@ -2808,11 +2847,12 @@ class TestClient:
     def test_a_class_of_httpx_s_asks_once_more_too(self, server, signed_in, status, times):
         request = self.Asked()
         request.status_code, flow = status, signed_in.auth_flow(request)
+        server.lifetime = 30  # less than min_ttl is
         tokens = [next(flow).headers["Authorization"]]
         with pytest.raises(StopIteration):
             while True:
                 tokens.append(flow.send(request).headers["Authorization"])
-        assert len(tokens) == len(set(tokens)) == times and tokens[-1] == "Bearer " + signed_in.access_token()
+        assert len(tokens) == len(set(tokens)) == times and tokens[-1] == "Bearer " + signed_in.access_token(0)
 
     def test_it_asks_once_more_where_a_redirect_led_to_and_sends_nothing_twice_that_was_taken(self, signed_in):
         taken, elsewhere = self.Asked(), self.Asked("https://api.example.com/result")
@@ -3487,7 +3527,7 @@ class TestDemo:
         with cliauth.DemoServer() as server:
             client = server.client(str(tmp_path / "token.json"))
             client.login(flow)
-            assert client.userinfo()["email"] == "ada@example.com"
+            assert client.userinfo()["email"] == "ada@example.com" and client.terminal.quiet
             server.decision = "deny"
             assert fails(ErrorResponse, client.login, flow).startswith("the sign-in was denied: ")
 
@@ -3498,6 +3538,37 @@ class TestDemo:
         with pytest.raises(HTTPError):
             client.login("browser")
 
+    @table("entered, status, said", [
+        (None, 200, "<p>Which code does the terminal show?"), ("", 200, "<p>Which code does the terminal show?"),
+        ("{}", 200, "<p>Does the terminal show this code? <b>{}</b>"), ("{}7", 200, "<b>{}</b>"),
+        ("no-such", 400, "<p>There is no such code, or it was used.")])
+    def test_a_person_who_enters_the_code_may_write_it_in_any_way_and_sees_what_to_compare(self, entered, status, said):
+        with cliauth.DemoServer() as server:
+            code = json.loads(server.post_device_authorization({"client_id": "demo"})[2])["user_code"]
+            form = {} if entered is None else {"user_code": entered.format(code[:4].lower() + "-" + code[4:])}
+            answer = server.get_device(form)
+            assert answer[0] == status and said.format(code) in answer[2].decode()
+            if status == 200 and entered:
+                assert server.get_device(form)[0] == 400 and b">Sign in as Ada Lovelace<" in answer[2]
+
+    def test_a_person_decides_once_and_has_no_code_to_compare_where_there_is_none(self):
+        with cliauth.DemoServer() as server:
+            asked = {"client_id": "demo", "redirect_uri": "http://127.0.0.1:1/callback", "response_type": "code",
+                     "code_challenge_method": "S256"}
+            page = server.get_authorization(asked)[2].decode()
+            assert "<b>" not in page
+            form = {"request": re.search("name=request value=([^>]+)", page).group(1), "decision": "deny"}
+            assert [server.post_decision(form)[0] for _ in "12"] == [302, 400]
+            assert server.get_authorization({**asked, "client_id": "x"})[0] == 400
+
+    def test_the_person_may_press_another_button_than_usual_and_the_terminal_may_speak(self):
+        with cliauth.DemoServer() as server:
+            answer = json.loads(server.post_device_authorization({"client_id": "demo"})[2])
+            server.person(answer["verification_uri_complete"], "deny")
+            assert server.decided[answer["device_code"]]["decision"] == "access_denied"
+            terminal = server.terminal(quiet=False, verbose=True)
+            assert (terminal.quiet, terminal.verbose, terminal.surroundings()[1][0]) == (False, True, "browser")
+
     def test_other_people_s_programs_sign_in_whole_where_its_terminal_takes_the_place_of_ours(self, cli, monkeypatch):
         with cliauth.DemoServer() as server:
             server.client_id, server.user = "my-cli", {"sub": "grace"}
@@ -3506,6 +3577,7 @@ class TestDemo:
             monkeypatch.setattr(cliauth, "CLIENT_ID", "my-cli")
             assert cli("login")[:2] == (0, "") and "account               grace\n" in cli("status")[1]
             assert (cli("logout")[0], cli("token")[0]) == (0, 3)
+            assert server.client(os.devnull).options["client_id"] == "my-cli"
 
     def test_where_threads_are_refused_the_server_answers_one_by_one_or_says_so(self, monkeypatch):
         import socketserver
@@ -3673,6 +3745,9 @@ class TestCommandLine:
         monkeypatch.setenv("KUBERNETES_EXEC_INFO", "[1]")  # not kubectl's
         assert '"client.authentication.k8s.io/v1"' in cli("token", "--format", "kubectl")[1]
         assert not server.requests and cli("token", "--min-ttl", "3601")[1] != token["access_token"] + "\n"
+        for left, times in ((61, 1), (59, 2)):
+            change(signed_in, expires_at=clock.now + left)
+            assert cli("token", "--format", "header")[0] == 0 and len(server.asked("/token")) == times
         monkeypatch.setenv("CLIAUTH_ACCESS_TOKEN", "given")
         assert cli("token") == (0, "given\n", "")
         assert cli("request", server.issuer + "/userinfo")[::2] == (
@@ -3832,6 +3907,9 @@ class TestCommandLine:
         change(signed_in, token=dict(held(signed_in)["token"], refresh_token=None))
         assert cli("userinfo") == (3, "", "cliauth: the token is not taken any more (invalid_token); run: cliauth "
                                    "login --profile %s\n" % signed_in.profile)
+        server.script["/userinfo"] = [(403, {"error": "insufficient_scope"})]
+        assert cli("userinfo") == (1, "", "cliauth: %s/userinfo answered 403 insufficient_scope; check login's "
+                                   "--scope\n" % server.issuer)
 
     def test_what_else_commands_say_of_what_is_missing(self, server, signed_in, cli, monkeypatch):
         assert json.loads(cli("refresh", "--json")[1]) == json.loads(cli("status", "--json")[1])
@@ -4124,6 +4202,8 @@ class TestCommandLine:
         assert args.func(args) == 0
         assert capsys.readouterr().out == "Authorization: Bearer %s\n" % held(signed_in)["token"]["access_token"]
         assert sorted(subparsers.choices) == ["login", "logout", "status", "token"]
+        assert set(re.findall("--[a-z-]+", subparsers.choices["login"].format_help())) == {
+            "--help", "--flow", "--device", "--no-browser", "--timeout", "--json"}
         monkeypatch.setenv("COLUMNS", "80")  # the example on one line of the usual width
         for name, example in (("login", "login"), ("token", "token --format header | curl -H @- https://api.example.com")):
             assert subparsers.choices[name].format_help().endswith("\nexample: acme auth %s\n" % example)
@@ -4140,6 +4220,9 @@ class TestCommandLine:
         subparsers = argparse.ArgumentParser(prog="acme").add_subparsers()
         cliauth.add_commands(subparsers, signed_in)
         assert signed_in.nobody().args == ("nobody is signed in; run: acme x login",)
+        anybody = Client()
+        cliauth.add_commands(subparsers, anybody, ["userinfo"])
+        assert anybody.nobody().args == ("nobody is signed in; run: acme x login",)  # there may be no `switch`
 
     def test_of_several_clients_in_one_parser_each_has_its_own_words(self, server, tmp_path, capsys, monkeypatch):
         import argparse
@@ -4177,11 +4260,25 @@ class TestCommandLine:
         monkeypatch.setitem(sys.modules, "argcomplete", argcomplete)
         assert cli()[0] == 0 and not seen
         monkeypatch.setenv("_ARGCOMPLETE", "1")
+        assert cli("--version")[0] == 0 and not seen
         assert cli()[0] == 0 and all("    %s " % name in seen[0] for name in cliauth.COMMANDS)
         monkeypatch.setitem(sys.modules, "argcomplete", None)  # not installed
         assert cli()[0] == 0
         with open(SCRIPT, "rb") as file:
             assert b"PYTHON_ARGCOMPLETE_OK" in file.read(1024)
+
+    def test_it_completes_what_argparse_knows_no_choices_of(self):
+        import argparse
+        keep("acme")
+        parser = cliauth.build_parser()
+        commands = next(each.choices for each in parser._actions if isinstance(each, argparse._SubParsersAction))
+        completed = {action.dest: list(action.completer()) for command in (parser, *commands.values())
+                     for action in command._actions if getattr(action, "completer", None)}
+        assert completed == {"profile": ["acme"], "name": ["acme"], "provider": list(cliauth.PROVIDERS)}
+
+    def test_every_error_begins_with_the_name_of_the_program(self):
+        with open(SCRIPT, encoding="utf-8") as file:
+            assert file.read().count('"cliauth: ') == 1  # before that is known: of a module that Python lacks
 
     def test_a_program_that_carries_the_file_sets_its_presets(self, server, cli, person, monkeypatch, tmp_path):
         monkeypatch.delenv("CLIAUTH_HOME")

@@ -2330,29 +2330,30 @@ class Client:
             request.register_hook("response", self.repeated)
         return request
 
-    def replaced(self, refused: str) -> bool:
-        """Whether another token than the one in that Authorization header is there, or can be had."""
+    def another(self, refused: str) -> str:
+        """Another token than the one in that Authorization header, "" where none can be had."""
         try:
             if given_token() or not refused.startswith("Bearer "):  # a redirect to another host has dropped it
-                return False
+                return ""
             record = self.read()
             if refused == f"Bearer {record['token'].get('access_token')}":
                 record = self.renew(record)
-            return alive(record)
+            return str(record["token"]["access_token"]) if alive(record) else ""
         except (AuthError, OSError) as error:
             self.terminal.note(f"{APP}: not renewed: {error}")
-            return False
+            return ""
 
     def repeated(self, response: "Any", **options: "Any") -> "Any":
         """The hook of requests that asks once more after a 401 (RFC 6750 §3.1), unless the body was a stream."""
         request = response.request.copy()
-        connection = getattr(response, "connection", None)  # which only requests' own adapter leaves there
-        if response.status_code != 401 or not connection or not isinstance(
-                request.body or "", (str, bytes)) or not self.replaced(request.headers.get("Authorization", "")):
+        connection: "Any" = getattr(response, "connection", None)  # which only requests' own adapter leaves there
+        able = response.status_code == 401 and connection and isinstance(request.body or "", (str, bytes))
+        token = self.another(request.headers.get("Authorization", "")) if able else ""
+        if not token:
             return response
         _ = response.content  # read by this, so that it stays in the history
         response.close()
-        request.headers["Authorization"] = "Bearer " + self.access_token(0)  # which may live for less than a minute
+        request.headers["Authorization"] = "Bearer " + token
         again = connection.send(request, **options)
         again.history, again.request = [response], request
         return again
@@ -2363,8 +2364,9 @@ class Client:
         """The same for httpx, which wants a class of its own: class Auth(cliauth.Client, httpx.Auth): pass."""
         response = yield self(request)
         request = response.request  # where a redirect led to: what came before it was taken, and is not sent twice
-        if response.status_code == 401 and self.replaced(request.headers.get("Authorization", "")):
-            request.headers["Authorization"] = "Bearer " + self.access_token(0)
+        token = self.another(request.headers.get("Authorization", "")) if response.status_code == 401 else ""
+        if token:
+            request.headers["Authorization"] = "Bearer " + token
             yield request
 
     def refresh(self) -> None:

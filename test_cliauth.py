@@ -272,7 +272,7 @@ class TestText:
 
     def test_seconds_and_scopes_come_in_several_dresses(self):
         assert [cliauth.number(value) for value in (3600, "3600", " 0.5 ", 0, "0")] == [3600, 3600, 0.5, 0, 0]
-        for value in (None, True, -1, "-1", "", "1e3", "0x10", "٣", 1e15, "9" * 16, [], float("nan"), "soon"):
+        for value in (None, True, -1, "-1", "", "1e3", "0x10", "٣", 1e15, "9" * 12, "9" * 16, [], float("nan"), "soon"):
             assert cliauth.number(value) is None
         assert [cliauth.words(value) for value in (" a  b ", "a, b,", ["a", 1, "b"])] == [["a", "b"]] * 3
         assert [cliauth.words(value) for value in ("", None, {"a": 1}, 5)] == [[]] * 4
@@ -373,6 +373,15 @@ class TestProtocol:
         (200, {"error": "incorrect_client_credentials"}, {}, ErrorResponse,  # GitHub
          "answered 200 incorrect_client_credentials; check login's --client-id, and the client's secret, assertion or "
          "certificate"),
+        (400, {"error": "invalid_grant"}, {}, ErrorResponse,
+         "answered 400 invalid_grant; to try again, run the same command"),
+        (401, {"error": "invalid_token"}, {}, ErrorResponse,
+         "answered 401 invalid_token; to sign in again, run: cliauth login"),
+        (403, {"error": "insufficient_scope"}, {}, ErrorResponse,
+         "answered 403 insufficient_scope; check login's --scope"),
+        (400, {"error": "invalid_target"}, {}, ErrorResponse, "answered 400 invalid_target; check login's --resource"),
+        (400, {"error": "unsupported_token_type"}, {}, ErrorResponse,
+         "answered 400 unsupported_token_type; it ends by itself"),
         (429, "", {"Retry-After": "7"}, ErrorResponse, "answered 429; try again in 7 s"),
         (503, "<html>", {}, ErrorResponse, "answered 503; try again later"),
         (200, "<", {"Content-Type": "\x1b"}, InvalidResponse,

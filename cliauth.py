@@ -2917,13 +2917,6 @@ def exec_info() -> "Json":
     return info if isinstance(info, dict) and isinstance(info.get("spec", {}), dict) else {}
 
 
-def exec_credential(token: str, end: "Optional[float]") -> "Json":
-    """Kubernetes' ExecCredential, in the version that kubectl asks for."""
-    until = {} if end is None else {"expirationTimestamp": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(end))}
-    return {"apiVersion": exec_info().get("apiVersion") or "client.authentication.k8s.io/v1", "kind": "ExecCredential",
-            "status": {"token": token, **until}}
-
-
 def git_asks_for_us(client: Client) -> bool:
     """Whether git wants credentials for the provider's own host (gitcredentials(7)); for the rest it asks others."""
     lines = read_text("-", "git's question").split("\n")
@@ -2945,11 +2938,14 @@ def command_token(client: Client, args: "argparse.Namespace") -> None:
     login = args.login and not (  # kubectl, where nobody is to be asked
         args.format == "kubectl" and exec_info().get("spec", {}).get("interactive") is False)
     record = {**NEW, "token": {name: given}} if given else client.usable(args.min_ttl, login, name)
-    token, end = record["token"][name], claims_of(record["token"]).get("exp") if args.id_token else record["expires_at"]
+    token, end = record["token"][name], number(
+        claims_of(record["token"]).get("exp") if args.id_token else record["expires_at"])
     if args.format == "json":
         return out_json({name: token, "token_type": "Bearer", "expires_at": end, "scope": record["scope"]})
-    if args.format == "kubectl":
-        return out_json(exec_credential(token, number(end)))
+    if args.format == "kubectl":  # in the version that it asks for
+        until = {} if end is None else {"expirationTimestamp": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(end))}
+        return out_json({"apiVersion": exec_info().get("apiVersion") or "client.authentication.k8s.io/v1",
+                         "kind": "ExecCredential", "status": {"token": token, **until}})
     return out({"token": "%s\n", "header": "Authorization: Bearer %s\n", "git": "username=oauth2\npassword=%s\n"}[
         args.format] % token)
 

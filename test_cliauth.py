@@ -3537,6 +3537,7 @@ class TestDemo:
             client = server.client(str(tmp_path / "token.json"))
             client.login(flow)
             assert client.userinfo()["email"] == "ada@example.com" and client.terminal.quiet
+            assert client.status()["scope"] == "openid email offline_access"
             server.decision = "deny"
             assert fails(ErrorResponse, client.login, flow).startswith("the sign-in was denied: ")
 
@@ -3881,6 +3882,7 @@ class TestCommandLine:
         pytest.param(["status", "--token-file", "a\x1b.json"], 3, "nobody is signed in as a\\x1b; run: cliauth login "
                      "--token-", marks=posix("such names")),
         (["status", "--token-file", "a", "--profile", "\x1b"], 3, "nobody is signed in as \\x1b; run: cliauth login "),
+        (["switch", "acme"], 2, "there is no profile acme; run: cliauth login --issuer URL --client-id ID\n"),
         (["request"], 2, "the following arguments are required: "),
         (["request", "GET", "I", "I"], 2, "unknown: an argument too many; run: cliauth request --help\n"),
         (["token", "get"], 2, "token takes no argument but with --format git; run: cliauth token --help\n"),

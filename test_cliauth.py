@@ -3883,6 +3883,8 @@ class TestCommandLine:
                      "--token-", marks=posix("such names")),
         (["status", "--token-file", "a", "--profile", "\x1b"], 3, "nobody is signed in as \\x1b; run: cliauth login "),
         (["switch", "acme"], 2, "there is no profile acme; run: cliauth login --issuer URL --client-id ID\n"),
+        (["--nope"], 2, "unknown: --nope; run: cliauth --help\n"),
+        (["request", "I", "--nope"], 2, "unknown: --nope; run: cliauth request --help\n"),
         (["request"], 2, "the following arguments are required: "),
         (["request", "GET", "I", "I"], 2, "unknown: an argument too many; run: cliauth request --help\n"),
         (["token", "get"], 2, "token takes no argument but with --format git; run: cliauth token --help\n"),

@@ -3167,7 +3167,7 @@ def client_of(args: "argparse.Namespace") -> Client:
     return Client(terminal=Terminal("quiet" in given, "verbose" in given), **settings)
 
 
-MOUNTS = {COMMAND}  # that, and what add_commands has made of it: no words that a program has set itself
+MOUNTS = {"cliauth"}  # that, and what add_commands has made of it: no words that a program has set itself
 
 
 def add_commands(subparsers: "Any", client: "Optional[Client]" = None,

@@ -2797,7 +2797,13 @@ class DemoServer:
         from urllib.error import HTTPError
         from urllib.request import ProxyHandler, build_opener
         browser = build_opener(ProxyHandler({}))  # follows redirects, to the callback too
-        with browser.open(url, timeout=10) as page:
+        try:
+            page = browser.open(url, timeout=10)
+        except HTTPError as error:
+            with error:
+                raise InvalidResponse(f"the person sees HTTP {error.code} at {shown_url(url)}; check the issuer and "
+                                      "client_id that it is asked with") from None
+        with page:
             number = page.read().decode().partition("name=request value=")[2].partition(">")[0]
         form = encode_form({"request": number, "decision": decision or self.decision}).encode()
         try:

@@ -2142,10 +2142,11 @@ class TestTokenFile:
                                      "another place with --token-file or CLIAUTH_HOME")
         assert not server.requests
 
+    @posix("owners of files")
     @pytest.mark.parametrize("uid, refused", [(1000, False), (0, False), (1001, True)])
     def test_a_file_of_somebody_else_is_refused(self, signed_in, monkeypatch, uid, refused):
         fstat = os.fstat
-        monkeypatch.setattr(os, "getuid", lambda: 1000, raising=False)
+        monkeypatch.setattr(os, "getuid", lambda: 1000)
         monkeypatch.setattr(os, "fstat", lambda file: os.stat_result([*fstat(file)[:4], uid, *fstat(file)[5:]]))
         if refused:
             assert ": it belongs to somebody else; move it away" in failure(signed_in.access_token)[1]
@@ -3542,11 +3543,10 @@ class TestDemo:
             assert fails(ErrorResponse, client.login, flow).startswith("the sign-in was denied: ")
 
     def test_what_goes_wrong_at_the_played_browser_ends_the_sign_in(self, server, tmp_path):
-        from urllib.error import HTTPError
         client = server.client(tmp_path / "token.json")
         server.client_id = "other"  # whom the server knows now
-        with pytest.raises(HTTPError):
-            client.login("browser")
+        assert fails(InvalidResponse, client.login, "browser").startswith(
+            "the person sees HTTP 400 at %s/authorization?…; check the issuer and " % server.issuer)
 
     @table("entered, status, said", [
         (None, 200, "<p>Which code does the terminal show?"), ("", 200, "<p>Which code does the terminal show?"),

@@ -57,7 +57,7 @@ class Provider(cliauth.DemoServer):
     def get_authorization(self, params):
         return super().get_authorization(self.pending.pop(params.get("request_uri"), params))
 
-    def page(self, request):
+    def page(self, request, code=""):
         self.pending["this"] = request
         return self.post_decision({"request": "this", "decision": "allow"})
 

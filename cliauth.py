@@ -2956,11 +2956,11 @@ def command_token(client: Client, args: "argparse.Namespace") -> None:
         args.format] % token)
 
 
-def command_status(client: Client, args: "argparse.Namespace") -> int:
+def command_status(client: Client, args: "Optional[argparse.Namespace]" = None) -> int:
     facts = client.status()
     if client.file:
         client.terminal.trace(f"token file {visible(client.file.path)}: {client.file.protection()}")
-    if args.json:
+    if args and args.json:
         out_json(facts)
     elif not facts["signed_in"]:
         raise client.nobody()
@@ -3243,7 +3243,9 @@ def build_parser(commands: "Iterable[str]" = tuple(COMMANDS)) -> "argparse.Argum
 
 
 def obey(argv: "List[str]") -> int:
-    if argv in (["token"], ["refresh"]):  # without options, which a parser would take 3 ms for
+    if argv == ["status"]:  # without options, which a parser would take 3 ms for
+        return command_status(Client())
+    if argv in (["token"], ["refresh"]):
         out(Client().access_token() + "\n") if argv == ["token"] else Client().refresh()
         return 0
     parser = build_parser(argv[:1] if argv and argv[0] in COMMANDS else COMMANDS)

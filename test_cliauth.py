@@ -4456,10 +4456,10 @@ class TestCosts:
     """What can be said without a stopwatch: modules, files, requests and sleeps. .ci/bench.py has the milliseconds."""
 
     @pytest.mark.parametrize("first, commands", [
-        ("pass", ["token"]),
+        ("pass", ["token"]), ("import signal", ["token", "status"]),
         ("import argparse, signal; argparse.HelpFormatter('', width=80)", [
             "token --min-ttl 60", "token --format header", "token --format json", "token --format kubectl",
-            "token --format git get", "status", "status --json", "list", "list --json", "--version"]),
+            "token --format git get", "status --json", "list", "list --json", "--version"]),
         ("import argparse, signal; argparse.ArgumentParser().format_help()", ["token -q", "--help", "login --help"])])
     def test_what_is_on_the_disk_is_printed_without_the_heavy_modules(self, signed_in, first, commands):
         code = ("import sys; %s; before = set(sys.modules); sys.path.insert(0, %r); import cliauth\nfor line in %r:\n"

@@ -2602,7 +2602,7 @@ def web_server(answer: "Callable[[str, str, Json, Any], Reply]", tell: "Tell") -
         def do_GET(self) -> None:
             path, _, query = self.path.partition("?")
             try:
-                body = self.rfile.read(int(self.headers["Content-Length"] or 0)).decode("utf-8", "replace")
+                body = self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode("utf-8", "replace")
                 params = parse_form(query or body)
                 status, headers, data = answer(self.command, path, params, self.headers)
                 tell(self.command, path, params, status)

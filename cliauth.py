@@ -2241,8 +2241,8 @@ class Client:
             more["issuer"] = "URL"
         if not known.get("client_id"):
             more["client_id"] = "ID"
-        options = (f" --{name.replace('_', '-')} {typed(each)}" for name, value in more.items()
-                   for each in (value if isinstance(value, list) else [value]))
+        options = (f" --{name.replace('_', '-')} {typed(shown_url(each) if name in SERVER else each)}"
+                   for name, value in more.items() for each in (value if isinstance(value, list) else [value]))
         return f"run: {self.mounted} login" if self.mounted else f"run: {COMMAND} login{''.join(options)}"
 
     def nobody(self) -> LoginRequired:

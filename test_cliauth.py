@@ -2752,6 +2752,8 @@ class TestClient:
         ({"token_file": "a b"}, {}, ' --token-file "a b" --issuer URL --client-id ID'),
         ({"issuer": "https://b.example", "client_id": "cli", "scope": "a b"}, {},
          ' --issuer https://b.example --client-id cli --scope "a b"'),
+        ({"token_endpoint": "https://b.example/t?key=s3cret", "client_id": "cli"}, {},
+         " --token-endpoint 'https://b.example/t?…' --client-id cli"),
         ({"token_endpoint": "https://b.example/t", "client_id": "cli", "audience": "b c", "client_secret": "s3cret",
           "resource": ["https://b.example/1", "https://b.example/2"]}, {},
          ' --token-endpoint https://b.example/t --audience "b c" --resource https://b.example/1 --resource '
